@@ -1,0 +1,52 @@
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-header pyproject.toml --extra postgresql
+
+.DEFAULT_GOAL := help
+.PHONY: help run dev test lint format install requirements clean
+
+help:  ## list what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s%s\n", $$1, $$2}'
+
+run: .venv/installed  ## serve on http://127.0.0.1:8000, the list in ./wizards.db
+	@exec .venv/bin/hypercorn --config hypercorn.toml asgi:app
+
+dev: .venv/installed  ## the same with debug pages and hot reload
+	@exec .venv/bin/quart --app asgi --debug run --port 8000
+
+test: .venv/developing  ## run every test; what is missing on this machine is skipped with its reason
+	.venv/bin/pytest $(ARGS)
+
+lint: .venv/developing  ## check format, style and types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format: .venv/developing  ## let ruff format the source
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+install: .venv/installed  ## set up .venv with the project and the server; start nothing
+
+requirements: .venv/developing  ## pin the newest versions of what pyproject.toml asks for
+	$(COMPILE) --group build --output-file requirements/run.txt
+	$(COMPILE) --group build --group dev --constraints requirements/run.txt --output-file requirements/dev.txt
+
+clean:  ## remove what make made; the list in wizards.db stays
+	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find asgi.py src tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements/run.txt pyproject.toml | .venv/bin/python
+	$(PIP) install --require-hashes -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/developing: requirements/dev.txt .venv/installed
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,46 @@
+"""The list as it is shown: every name rendered once, as HTML and as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import escape
+
+from .document import Document, GrowingDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The list as it stood after its first `length` names."""
+
+    length: int
+    html: Document
+    json: Document
+
+
+class Page:
+    """The rendered list. It starts empty and only grows."""
+
+    def __init__(self) -> None:
+        self._html = GrowingDocument()
+        self._json = GrowingDocument(ending=b"]\n")
+        self._json.extend(b"[")
+        self.snapshot = Snapshot(0, self._html.cut(), self._json.cut())
+
+    def extend(self, names: Sequence[str]) -> None:
+        """Render `names` behind those already there and renew `snapshot`; older ones stay as they are."""
+        if not names:
+            return
+        separator = "," if self.snapshot.length else ""
+        self._html.extend("".join(map(_paragraph, names)).encode())
+        self._json.extend((separator + ",".join(map(_member, names))).encode())
+        self.snapshot = Snapshot(self.snapshot.length + len(names), self._html.cut(), self._json.cut())
+
+
+def _paragraph(name: str) -> str:
+    return f"<p>Hello {escape(name)} is a wizard of system design with Flask!</p>"
+
+
+def _member(name: str) -> str:
+    # As Flask's jsonify writes it outside debug mode: ASCII only, no spaces.
+    return json.dumps({"name": name}, separators=(",", ":"))

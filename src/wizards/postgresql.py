@@ -1,0 +1,43 @@
+"""The log in a PostgreSQL database, for processes on many machines."""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+import sqlalchemy as sql
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from .store import PATIENCE, Store, T
+
+
+class PostgreSQLStore(Store):
+    """The log in the database at `url`: any URL that PostgreSQL's own programs take."""
+
+    def __init__(self, url: sql.URL) -> None:
+        dsn = url.render_as_string(hide_password=False)
+
+        async def connect() -> asyncpg.Connection:
+            return await asyncpg.connect(dsn, server_settings={"application_name": "wizards"})
+
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connect,
+            # Exchanges do not overlap, so one connection is all a process needs. The ping before each
+            # (one more round trip) lets a restarted database go unnoticed while nobody asks.
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+        # Without BEGIN and COMMIT around it a SELECT is one round trip, not three.
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def _run(self, work: Callable[[sql.Connection], T], *, writes: bool = True) -> T:
+        engine = self._engine if writes else self._reader
+        async with asyncio.timeout(PATIENCE), engine.connect() as connection:
+            result = await connection.run_sync(work)
+            await connection.commit()
+            return result

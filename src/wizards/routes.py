@@ -1,0 +1,52 @@
+"""The three routes: parse, one call, respond."""
+
+from quart import Blueprint, Response, current_app, jsonify, request
+from werkzeug.exceptions import BadRequest, Forbidden
+
+from . import answer
+from .roster import Roster
+
+blueprint = Blueprint("wizards", __name__)
+
+
+@blueprint.get("/")
+async def hello() -> str:
+    """Say hello."""
+    return "<p>Hello World from Flask!</p>"
+
+
+@blueprint.get(answer.PATH)
+async def shared_list() -> Response:
+    """Show the shared list, after appending `?name=` to it."""
+    roster: Roster = current_app.extensions["roster"]
+    name = request.args.get("name")
+    if not name:
+        return await answer.to_read(answer.known_snapshot() or await roster.read())
+    _check_intent()
+    _check_name(name)
+    return await answer.to_append(await roster.append(name))
+
+
+@blueprint.get("/api/wizards")
+async def gryffindors() -> Response:
+    """Answer the tutorial's fixed list as JSON."""
+    return jsonify([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])
+
+
+def _check_intent() -> None:
+    # Fetch Metadata: browsers send these headers, and no script of theirs can forge them.
+    headers = request.headers
+    foreign = headers.get("Sec-Fetch-Site") == "cross-site"
+    followed = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    if foreign and not followed:
+        raise Forbidden("A page of another site may link to this address, but not append on its own.")
+    if "prefetch" in headers.get("Sec-Purpose", ""):
+        raise Forbidden("Fetching ahead of need does not append. Open the address itself.")
+
+
+def _check_name(name: str) -> None:
+    longest = current_app.config["MAX_NAME_LENGTH"]
+    if len(name) > longest:
+        raise BadRequest(f"The name has {len(name)} characters; it may have {longest} at most.")
+    if "\0" in name:
+        raise BadRequest("The name holds a NUL character; it may hold any other.")

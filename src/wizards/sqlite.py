@@ -1,0 +1,77 @@
+"""The log in an SQLite file, or in memory.
+
+Transactions run in one thread of their own, one hop from the event loop for each: through aiosqlite
+every statement takes several (measured: 210 µs an exchange here, 690 µs there). Questions of a few
+microseconds are asked on the event loop, on a connection that only reads and never waits.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import sqlalchemy as sql
+from sqlalchemy.dialects.sqlite import dialect as SQLiteDialect  # noqa: N812
+
+from .store import LENGTH, PATIENCE, Store, T
+
+LENGTH_QUERY = str(LENGTH.compile(dialect=SQLiteDialect()))
+
+
+class SQLiteStore(Store):
+    """The log in the file that `url` names, or in memory where it names none."""
+
+    def __init__(self, url: sql.URL) -> None:
+        self._engine = sql.create_engine(
+            # Driver-level autocommit: the transactions say themselves where they begin.
+            url,
+            connect_args={"timeout": PATIENCE, "isolation_level": None},
+            hide_parameters=True,
+        )
+        sql.event.listen(self._engine, "connect", _make_durable)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
+        self._file = url.database and Path(url.database).resolve()
+        self._reader: sqlite3.Connection | None = None
+        self._length: int | None = None
+
+    async def open(self) -> None:
+        await super().open()
+        if self._file and self._reader is None:
+            self._reader = sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=0)
+
+    async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:
+        found, appended = await super().exchange(names, after, limit)
+        self._length = after + len(found)
+        return found, appended
+
+    def length(self) -> int | None:
+        if not self._file:
+            return self._length  # nobody else can see the list, let alone add to it
+        if self._reader is None:
+            return None
+        try:
+            rows: list[tuple[int]] = self._reader.execute(LENGTH_QUERY).fetchall()
+        except sqlite3.Error:  # locked just now, or worse: the exchange will tell
+            return None
+        return rows[0][0]
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[[sql.Connection], T], *, writes: bool = True) -> T:  # noqa: ARG002
+        def run() -> T:
+            with self._engine.connect() as connection:
+                result = work(connection)
+                connection.commit()
+                return result
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+
+def _make_durable(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")  # in WAL mode anything less syncs at checkpoints only

@@ -1,0 +1,105 @@
+"""The durable log of names: one table, numbered from 1 without gaps in commit order.
+
+There is one writer at a time, whatever the number of processes and machines: a transaction that appends
+first takes the database's write lock, then reads what others have committed since, then adds its own
+names behind it. So a reader that asks for "everything after n" can never miss a name that commits late.
+
+SQLite and PostgreSQL run the same transactions; they differ in how one is run (see `sqlite` and
+`postgresql`) and in the statement that takes the lock.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import sqlalchemy as sql
+
+T = TypeVar("T")
+
+FIRST_WIZARDS = ("Harry", "Ron", "Hermione")
+
+# How long, in seconds, one exchange may wait for the database: long enough for another program's
+# transaction, short enough that a stop, which waits for the exchange under way, stays under ten.
+PATIENCE = 5
+
+# Lets one writer in at a time. On SQLite anything less than IMMEDIATE would take the write lock only at
+# the insert, and fail if another process has written since the read, whatever the busy timeout.
+WRITE_LOCK = {
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": "LOCK TABLE wizards IN SHARE ROW EXCLUSIVE MODE",
+}
+
+# Lets one creator in at a time: on PostgreSQL two CREATE TABLE IF NOT EXISTS at once can collide.
+# The number has to be one that no other application takes: it spells "wizards".
+CREATE_LOCK = {
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": f"SELECT pg_advisory_xact_lock({int.from_bytes(b'wizards', 'big')})",
+}
+
+wizards = sql.Table(
+    "wizards",
+    sql.MetaData(),
+    sql.Column("position", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("name", sql.Text, nullable=False),
+)
+LENGTH = sql.select(sql.func.max(wizards.c.position))
+NAMES_AFTER = (
+    sql.select(wizards.c.name).where(wizards.c.position > sql.bindparam("after")).order_by(wizards.c.position)
+)
+
+
+class Store(ABC):
+    """The log in one database.
+
+    Calls must not overlap; the roster's lock sees to that. They raise whatever the driver raises. A call
+    that fails or is cancelled may or may not have been carried out; the next one tells.
+    """
+
+    async def open(self) -> None:
+        """Make the table with the first wizards in it, unless somebody has."""
+        await self._run(_create)
+
+    async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:
+        """Append the first of `names`, as far as the log stays within `limit` names, and commit.
+
+        Return every name behind the first `after`, the appended ones last, and how many were appended.
+        """
+        return await self._run(partial(_exchange, names, after, limit), writes=bool(names))
+
+    def length(self) -> int | None:
+        """Return how many names are committed, or None where that takes more than some microseconds."""
+        return None
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the database."""
+
+    @abstractmethod
+    async def _run(self, work: Callable[[sql.Connection], T], *, writes: bool = True) -> T:
+        """Return what `work` returns, run in a transaction (one that `writes`, or a single SELECT)."""
+
+
+def _create(connection: sql.Connection) -> None:
+    connection.exec_driver_sql(CREATE_LOCK[connection.dialect.name])
+    wizards.create(connection, checkfirst=True)
+    if connection.scalar(LENGTH) is None:
+        _append(FIRST_WIZARDS, 0, connection)
+
+
+def _exchange(
+    names: Sequence[str], after: int, limit: int, connection: sql.Connection
+) -> tuple[list[str], int]:
+    if names:
+        connection.exec_driver_sql(WRITE_LOCK[connection.dialect.name])
+    found = list(connection.scalars(NAMES_AFTER, {"after": after}))
+    length = after + len(found)
+    fitting = names[: max(0, limit - length)]
+    if fitting:
+        _append(fitting, length, connection)
+    return [*found, *fitting], len(fitting)
+
+
+def _append(names: Sequence[str], after: int, connection: sql.Connection) -> None:
+    rows = [{"position": position, "name": name} for position, name in enumerate(names, after + 1)]
+    connection.execute(sql.insert(wizards), rows)

@@ -1,0 +1,98 @@
+"""Real servers: Hypercorn in processes of its own, on sockets that the test owns."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).parent.parent
+
+
+class Server:
+    """`hypercorn --config hypercorn.toml asgi:app`, started by `start` or by entering a with block.
+
+    The listening socket belongs to the test and outlives the process: a client may connect at any time
+    and waits in the kernel's queue until a server accepts it, so nobody has to poll or sleep.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        url: str = "sqlite://",
+        *,
+        workers: int = 0,
+        application: str = "asgi:app",
+        settings: Mapping[str, str] | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self._socket.set_inheritable(True)
+        self.port: int = self._socket.getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.log = directory / f"server-{self.port}.log"
+        fd = self._socket.fileno()
+        self._command = [
+            sys.executable,
+            "-m",
+            "hypercorn",
+            "--config",
+            "hypercorn.toml",
+            "--bind",
+            f"fd://{fd}",
+        ]
+        self._command += ["--workers", str(workers), *options, application]
+        self._environment = {**os.environ, "WIZARDS_DATABASE_URL": url, **(settings or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start a server process on the socket; it leads a process group of its own."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                pass_fds=(self._socket.fileno(),),
+                start_new_session=True,
+            )
+
+    def signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
+        """Send a signal to the process that was started, or to it and all its children."""
+        assert self.process is not None
+        (os.killpg if whole_group else os.kill)(self.process.pid, number)
+
+    def wait(self, timeout: float = 30) -> int:
+        """Wait for the process that was started to end and return its exit status."""
+        assert self.process is not None
+        return self.process.wait(timeout)
+
+    def stop(self) -> int:
+        """Ask the server to stop and return its exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """Kill the server and all its workers, at once."""
+        self.signal(signal.SIGKILL, whole_group=True)
+        self.wait()
+
+    def output(self) -> str:
+        """Return what the servers on this socket have printed so far."""
+        return self.log.read_text()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        self._socket.close()

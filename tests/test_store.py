@@ -1,0 +1,97 @@
+"""The log: the same promises on SQLite and on PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from wizards.postgresql import PostgreSQLStore
+from wizards.sqlite import SQLiteStore
+from wizards.store import Store
+
+FIRST = ["Harry", "Ron", "Hermione"]
+NO_LIMIT = 1_000_000
+
+
+def make_store(url: str) -> Store:
+    kind = SQLiteStore if url.startswith("sqlite") else PostgreSQLStore
+    return kind(make_url(url))
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    store = make_store(url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_starts_with_three(store: Store) -> None:
+    """A new log holds the first three wizards, in order."""
+    assert await store.exchange([], 0, NO_LIMIT) == (FIRST, 0)
+
+
+async def test_returns_what_is_new_and_its_own(store: Store) -> None:
+    """An exchange returns every name behind the given position, its own last."""
+    assert await store.exchange(["Luna", "Ginny"], 2, NO_LIMIT) == (["Hermione", "Luna", "Ginny"], 2)
+    assert await store.exchange([], 4, NO_LIMIT) == (["Ginny"], 0)
+    assert await store.exchange([], 5, NO_LIMIT) == ([], 0)
+
+
+async def test_keeps_the_limit(store: Store) -> None:
+    """What does not fit is left out; what fits is appended."""
+    assert await store.exchange(["Luna", "Ginny"], 3, 4) == (["Luna"], 1)
+    assert await store.exchange(["Ginny"], 4, 4) == ([], 0)
+
+
+@pytest.mark.parametrize("name", ["'; DROP TABLE wizards; --", "é 🧙 \u202e\x01\n", "%s :name $1", "a" * 255])
+async def test_stores_any_text(store: Store, name: str) -> None:
+    """A name comes back as it went in, whatever it holds."""
+    await store.exchange([name], 3, NO_LIMIT)
+    assert await store.exchange([], 3, NO_LIMIT) == ([name], 0)
+
+
+async def test_survives_close(url: str) -> None:
+    """A log that is opened again holds what was appended, and the first three once."""
+    for names in (["Luna"], ["Ginny"], []):
+        store = make_store(url)
+        await store.open()
+        found, _ = await store.exchange(names, 0, NO_LIMIT)
+        await store.close()
+    assert found == [*FIRST, "Luna", "Ginny"]
+
+
+async def test_two_stores_share_a_list(url: str) -> None:
+    """Appends from two stores at once are all there, in one order, behind the first three."""
+    stores = [make_store(url), make_store(url)]
+    await asyncio.gather(*(store.open() for store in stores))
+
+    async def append(store: Store, prefix: str) -> None:
+        for number in range(50):
+            found, appended = await store.exchange([f"{prefix}{number}"], 0, NO_LIMIT)
+            assert (found[-1], appended) == (f"{prefix}{number}", 1)
+
+    await asyncio.gather(append(stores[0], "a"), append(stores[1], "b"))
+    lists = [await store.exchange([], 0, NO_LIMIT) for store in stores]
+    assert lists[0] == lists[1]
+    names = lists[0][0]
+    assert names[:3] == FIRST
+    assert [name for name in names if name.startswith("a")] == [f"a{number}" for number in range(50)]
+    assert len(names) == 103
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_length_is_never_behind(tmp_path: Path) -> None:
+    """On a file, a store knows at once what another one has committed."""
+    url = f"sqlite:///{tmp_path}/wizards.db"
+    here, there = make_store(url), make_store(url)
+    assert here.length() is None
+    await here.open()
+    await there.open()
+    for number in range(4, 30):
+        await there.exchange(["Luna"], 0, NO_LIMIT)
+        assert here.length() == number
+    await here.close()
+    await there.close()
