@@ -14,16 +14,20 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from .document import Text
 from .page import Snapshot
+from .roster import RosterError
 
 PATH = "/wizards"
-SNAPSHOT = "wizards.snapshot"  # the ASGI extension that holds a list which has been read already
+READ = "wizards.read"  # the ASGI extension that holds what the roster has said to this very request
 MEDIA_TYPES = ("text/html", "application/json")  # the first one is for those who do not mind
 
 
 def known_snapshot() -> Snapshot | None:
-    """Return the list as the read cache read it for this very request, if it did."""
+    """Return the list if the read cache has read it for this request; raise the RosterError it met."""
     extensions: dict[str, Any] = request.scope.get("extensions") or {}
-    return extensions.get(SNAPSHOT)
+    known: Snapshot | RosterError | None = extensions.get(READ)
+    if isinstance(known, RosterError):
+        raise known
+    return known
 
 
 def prefers_json() -> bool:
@@ -67,7 +71,10 @@ def _whole(snapshot: Snapshot) -> Response:
 def _asks_for_part() -> bool:
     # Other units must, many ranges at once may be ignored: RFC 9110, 14.2.
     wanted = request.range if request.method == "GET" else None
-    return wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1
+    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) > 1:
+        return False
+    # Werkzeug takes a weak ETag for the strong one, but what has that may be the gzipped bytes (13.1.5).
+    return not request.headers.get("If-Range", "").startswith("W/")
 
 
 async def _shorten(response: Response) -> None:

@@ -1,9 +1,10 @@
 """The application: wiring, start and stop."""
 
+import asyncio
 import logging
 import string
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 from hypercorn.typing import HTTPScope
@@ -70,13 +71,25 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         try:
             snapshot = await roster.open()
         except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
-            raise StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}") from None
+            await _give_up(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}")
         app.logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
         yield
         await roster.close()
         app.logger.info("The list at %s is closed.", where)
 
     return app
+
+
+async def _give_up(why: str) -> NoReturn:
+    # A task that exits leaves a traceback behind, and so does a failed lifespan under Hypercorn. A callback
+    # that exits ends the event loop, and with it the server, with nothing but its message.
+    def exit_now() -> NoReturn:
+        raise StartError(why)
+
+    loop = asyncio.get_running_loop()
+    loop.call_soon(exit_now)
+    await loop.create_future()
+    raise AssertionError  # unreachable: nobody sets that future
 
 
 def _store(url: URL) -> Store:

@@ -64,7 +64,7 @@ def _database_url(value: object) -> URL:
         url = make_url(str(value))
     except (ArgumentError, ValueError):
         raise _refusal("DATABASE_URL", f"the value is no database URL; it may be {URL_FORMS}") from None
-    if url.drivername == "sqlite" and url.host is None:
+    if url.drivername == "sqlite" and not url.host and not url.query:
         return url
     if url.drivername in {"postgresql", "postgres"}:
         return url.set(drivername="postgresql")

@@ -17,7 +17,7 @@ from hypercorn.typing import (
     Scope,
 )
 
-from .answer import PATH, SNAPSHOT
+from .answer import PATH, READ
 from .page import Snapshot
 from .roster import Roster, RosterError
 
@@ -58,16 +58,15 @@ class ReadCache:
     ) -> None:
         try:
             snapshot = await self._roster.read()
-        except RosterError:  # the handler will meet it, too, and knows how to say it
-            await self._app(scope, receive, send)
+        except RosterError as error:
+            await self._app(_with_read(scope, error), receive, send)
             return
         if snapshot is not self._snapshot:
             self._snapshot = snapshot
             self._list = {}
         varying = tuple([header for header in scope["headers"] if header[0] in VARYING])
         key = (scope["method"], scope["query_string"], varying)
-        extensions: Any = {**(scope.get("extensions") or {}), SNAPSHOT: snapshot}
-        await self._answer(self._list, key, {**scope, "extensions": extensions}, receive, send)
+        await self._answer(self._list, key, _with_read(scope, snapshot), receive, send)
 
     async def _answer(
         self,
@@ -95,6 +94,12 @@ class ReadCache:
             if len(answers) >= MOST_KEPT:
                 del answers[next(iter(answers))]
             answers[key] = [start, *_without_empty(bodies)]
+
+
+def _with_read(scope: HTTPScope, outcome: Snapshot | RosterError) -> HTTPScope:
+    # So that the handler need not ask the roster again.
+    extensions: Any = {**(scope.get("extensions") or {}), READ: outcome}
+    return {**scope, "extensions": extensions}
 
 
 def _only_reads(query: bytes) -> bool:

@@ -133,7 +133,7 @@ class Roster:
                 return None
             if self._outage:
                 self._outage = False
-                logger.warning("The storage is back; %d wizards.", self._page.snapshot.length)
+                logger.warning("The storage is back; wizards: %d.", self._page.snapshot.length)
             return self._page.snapshot
 
     async def _exchange(self, batch: Batch) -> None:
@@ -152,5 +152,5 @@ class Roster:
 
 
 def in_one_line(error: Exception) -> str:
-    """Name the error and what it says, as far as its first line goes."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """Return the first line of what the error says; later ones of SQLAlchemy's hold the statement."""
+    return (str(error) or repr(error)).splitlines()[0]

@@ -1,0 +1,25 @@
+"""Clients of an application in this very process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from httpx import ASGITransport, AsyncClient
+from quart import Quart
+
+from wizards import create_app
+
+
+@asynccontextmanager
+async def client_of(app: Quart) -> AsyncIterator[AsyncClient]:
+    """Give a client of `app`. Like httpx itself it runs no lifespan."""
+    transport = ASGITransport(app)  # type: ignore[arg-type]  # Hypercorn's types are narrower than httpx's
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@asynccontextmanager
+async def fresh_client(**config: object) -> AsyncIterator[AsyncClient]:
+    """Give a client of a new application, started and stopped around it, with its list in memory."""
+    app = create_app({"DATABASE_URL": "sqlite://", **config})
+    async with app.test_app(), client_of(app) as client:
+        yield client

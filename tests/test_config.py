@@ -1,0 +1,48 @@
+"""Settings: where they come from, and what a bad one does."""
+
+import pytest
+
+from wizards import create_app
+from wizards.config import StartError
+
+
+def test_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument goes before the environment, the environment before the default."""
+    monkeypatch.setenv("WIZARDS_DATABASE_URL", "sqlite://")
+    monkeypatch.setenv("WIZARDS_MAX_WIZARDS", "7")
+    monkeypatch.setenv("WIZARDS_MAX_NAME_LENGTH", "9")
+    monkeypatch.setenv("WIZARDS_SERVICE_HOST", "what Kubernetes sets is not our concern")
+    config = create_app({"MAX_NAME_LENGTH": 8}).config
+    assert (config["MAX_WIZARDS"], config["MAX_NAME_LENGTH"], config["MAX_WAITING"]) == (7, 8, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MAX_WIZARDS", "many", "'many' is not a whole number from 3 to 10,000,000"),
+        ("MAX_WIZARDS", "2", "2 is not a whole number from 3 to 10,000,000"),
+        ("MAX_NAME_LENGTH", "2.5", "2.5 is not a whole number from 1 to 10,000"),
+        ("MAX_WAITING", "true", "True is not a whole number from 1 to 1,000,000"),
+        ("MAX_WAITING", "", "'' is not a whole number from 1 to 1,000,000"),
+        ("DATABASE_URL", "wizards.db:secret", "the value is no database URL; it may be sqlite:///FILE, "),
+        (
+            "DATABASE_URL",
+            "mysql://u:secret@h/d",
+            "mysql://u:***@h/d is not supported; it may be sqlite:///FILE, ",
+        ),
+        (
+            "DATABASE_URL",
+            "sqlite:///w.db?mode=ro",
+            "sqlite:///w.db?mode=ro is not supported; it may be sqlite:",
+        ),
+        ("DATABASE_URL", "sqlite://w.db", "sqlite://w.db is not supported; it may be sqlite:///FILE, "),
+    ],
+)
+def test_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
+    """A bad value ends the start with the variable, the value without its password, and what it may be."""
+    monkeypatch.setenv(f"WIZARDS_{name}", value)
+    with pytest.raises(StartError) as raised:
+        create_app()
+    assert str(raised.value).startswith(f"WIZARDS_{name}: {message}")
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)

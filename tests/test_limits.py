@@ -1,0 +1,100 @@
+"""What is refused: names, full lists, appends that nobody asked for. Nothing refused changes the list."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from clients import fresh_client
+from httpx import AsyncClient
+
+HEADERS = {
+    "cache-control": "no-cache",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[AsyncClient]:
+    async with fresh_client(MAX_WIZARDS=5, MAX_NAME_LENGTH=20) as client:
+        yield client
+
+
+async def length(client: AsyncClient) -> int:
+    return len((await client.get("/wizards", headers={"Accept": "application/json"})).json())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x" * 21, "The name has 21 characters; it may have 20 at most."),
+        ("🧙" * 21, "The name has 21 characters; it may have 20 at most."),
+        ("a\0b", "The name holds a NUL character; it may hold any other."),
+    ],
+)
+async def test_refuses_name(client: AsyncClient, name: str, words: str) -> None:
+    """A name that is too long or holds a NUL gets a 400 that says so."""
+    response = await client.get("/wizards", params={"name": name})
+    assert response.status_code == 400
+    assert words in response.text
+    assert await length(client) == 3
+
+
+@pytest.mark.parametrize("name", ["x" * 20, "🧙" * 20, "\x01\u202e\r\n", " "])
+async def test_takes_name(client: AsyncClient, name: str) -> None:
+    """Characters are counted, not bytes, and any other character may be in a name."""
+    response = await client.get("/wizards", params={"name": name}, headers={"Accept": "application/json"})
+    assert response.json()[-1] == {"name": name}
+
+
+async def test_full_list(client: AsyncClient) -> None:
+    """A full list takes no more names, says so with a 507, and can still be read."""
+    for name in ("Luna", "Ginny"):
+        assert (await client.get("/wizards", params={"name": name})).status_code == 200
+    response = await client.get("/wizards", params={"name": "Cho"})
+    assert response.status_code == 507
+    assert "The list is full, the name was not added." in response.text
+    assert await length(client) == 5
+
+
+FOREIGN = {"Sec-Fetch-Site": "cross-site"}
+LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        FOREIGN,
+        FOREIGN | {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        FOREIGN | {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+        FOREIGN | {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "document"},
+        FOREIGN | LINK | {"Sec-Purpose": "prefetch;prerender"},
+        {"Sec-Purpose": "prefetch"},
+    ],
+)
+async def test_refuses_what_nobody_asked_for(client: AsyncClient, headers: dict[str, str]) -> None:
+    """What a foreign page does on its own, or a browser ahead of need, may read but not append."""
+    response = await client.get("/wizards", params={"name": "Luna"}, headers=headers)
+    assert response.status_code == 403
+    assert await length(client) == 3
+    assert (await client.get("/wizards", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, FOREIGN | LINK, {"Sec-Fetch-Site": "none"} | LINK]
+    + [{"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors"} for site in ("same-origin", "same-site")],
+)
+async def test_takes_what_somebody_asked_for(client: AsyncClient, headers: dict[str, str]) -> None:
+    """Links, typed addresses, the site's own scripts and programs that are no browsers append."""
+    assert (await client.get("/wizards", params={"name": "Luna"}, headers=headers)).status_code == 200
+    assert await length(client) == 4
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/wizards", "/api/wizards", "/nowhere", "/api//wizards", "/wizards?name=%00"]
+)
+async def test_every_answer_has_the_safety_headers(client: AsyncClient, target: str) -> None:
+    """Answers, errors and redirects alike carry the headers of the contract."""
+    for method in ("GET", "OPTIONS", "POST"):
+        response = await client.request(method, target)
+        assert HEADERS.items() <= response.headers.items()

@@ -1,0 +1,133 @@
+"""The read cache: what is known is answered without Quart, and never when it is out of date."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from clients import client_of
+from httpx import AsyncClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quart import Quart, request_started
+from test_store import make_store
+
+from wizards import create_app, read_cache
+from wizards.roster import Roster
+
+
+class Entries:
+    """Counts the requests that enter Quart."""
+
+    def __init__(self, app: Quart) -> None:
+        self.count = 0
+        request_started.connect(self._add, app)
+
+    async def _add(self, _: object) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[Quart]:
+    app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/wizards.db"})
+    async with app.test_app():
+        yield app
+
+
+@pytest.fixture
+async def client(app: Quart) -> AsyncIterator[AsyncClient]:
+    async with client_of(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("target", ["/", "/?x=1", "/api/wizards", "/wizards", "/wizards?x=1", "/wizards?"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_known_answer_does_not_enter_quart(
+    app: Quart, client: AsyncClient, method: str, target: str
+) -> None:
+    """The second answer is the first one, and Quart has seen one request."""
+    entries = Entries(app)
+    first = await client.request(method, target)
+    again = await client.request(method, target)
+    assert entries.count == 1
+    assert (again.status_code, again.headers, again.content) == (200, first.headers, first.content)
+
+
+async def test_conditional_answer_is_known_too(app: Quart, client: AsyncClient) -> None:
+    """A 304 is replayed as well."""
+    headers = {"If-None-Match": (await client.get("/wizards")).headers["ETag"]}
+    entries = Entries(app)
+    assert [(await client.get("/wizards", headers=headers)).status_code for _ in range(3)] == [304] * 3
+    assert entries.count == 1
+
+
+@pytest.mark.parametrize("append", ["name=Luna", "n%61me=Luna", "x=1&name=Luna", "name=Luna&name="])
+async def test_append_is_never_replayed(client: AsyncClient, append: str) -> None:
+    """However the key is written, each append appends."""
+    for times in (1, 2):
+        page = (await client.get(f"/wizards?{append}")).text
+        assert page.count("Luna") == times
+
+
+async def test_sees_what_others_append(tmp_path: Path, client: AsyncClient) -> None:
+    """A name that another process has committed is in the very next answer."""
+    await client.get("/wizards")
+    other = make_store(f"sqlite:///{tmp_path}/wizards.db")
+    await other.open()
+    for name in ("Luna", "Ginny"):
+        await other.exchange([name], 0, 100)
+        assert name in (await client.get("/wizards")).text
+    await other.close()
+
+
+ACCEPTS = st.sampled_from(["*/*", "application/json", "text/html", "application/json;q=0.1, */*"])
+HEADERS = st.fixed_dictionaries(
+    {"Accept-Encoding": st.sampled_from(["", "gzip", "gzip;q=0", "identity, gzip;q=0.5"])},
+    optional={
+        "Accept": ACCEPTS,
+        "Range": st.sampled_from(["bytes=0-5", "bytes=3-", "bytes=-4", "x"]),
+        "If-None-Match": st.sampled_from(["*", '"x"', "ETAG"]),
+        "If-Range": st.sampled_from(['"x"', "ETAG"]),
+        "If-Match": st.sampled_from(["*", '"x"']),
+        "X-Other": st.sampled_from(["1", "2"]),
+    },
+)
+TARGETS = st.sampled_from(["/", "/wizards", "/wizards?x=1", "/wizards?name=", "/wizards?name=Luna"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["GET", "HEAD"]), TARGETS, HEADERS), max_size=25))
+async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, str]]]) -> None:
+    """In any sequence of requests, every answer is what Quart would have answered without the cache."""
+    cached, plain = (create_app({"DATABASE_URL": "sqlite://"}) for _ in range(2))
+    plain.asgi_app = plain.asgi_app._app  # type: ignore[method-assign,attr-defined]
+    async with cached.test_app(), plain.test_app(), client_of(cached) as one, client_of(plain) as other:
+        etag = '"none"'
+        for method, target, drawn in requests:
+            headers = {key: value.replace("ETAG", etag) for key, value in drawn.items()}
+            first, second = [await client.request(method, target, headers=headers) for client in (one, other)]
+            assert (first.status_code, first.content) == (second.status_code, second.content)
+            assert first.headers == second.headers
+            etag = first.headers.get("ETag", etag)
+
+
+async def test_is_bounded(app: Quart, client: AsyncClient) -> None:
+    """However many different requests come, only so many answers are kept."""
+    for number in range(read_cache.MOST_KEPT + 10):
+        await client.get(f"/?{number}")
+        await client.get(f"/wizards?{number}")
+    cache: read_cache.ReadCache = app.asgi_app  # type: ignore[assignment]
+    assert len(cache._fixed) == len(cache._list) == read_cache.MOST_KEPT
+
+
+async def test_fixed_answers_need_no_storage(tmp_path: Path) -> None:
+    """`/` and `/api/wizards` answer while the storage is out of reach; the list says 503, not 500."""
+    app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/missing/wizards.db"})
+    async with client_of(app) as client:
+        for _ in range(2):
+            assert (await client.get("/")).text == "<p>Hello World from Flask!</p>"
+            assert len((await client.get("/api/wizards")).json()) == 3
+            for query in ("", "?name=Luna"):
+                response = await client.get(f"/wizards{query}")
+                assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    roster: Roster = app.extensions["roster"]
+    await roster.close()
