@@ -4,7 +4,7 @@ import asyncio
 import logging
 import string
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from hypercorn.typing import HTTPScope
@@ -18,6 +18,7 @@ from .read_cache import ReadCache
 from .roster import Roster, in_one_line
 from .routes import blueprint
 from .sqlite import SQLiteStore
+from .stop import Stop, leave
 from .store import Store
 
 SAFETY_HEADERS = {
@@ -59,7 +60,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         max_wizards=settings.max_wizards,
         max_waiting=settings.max_waiting,
     )
-    app.extensions["roster"] = roster
+    stop = Stop(app)
+    app.extensions |= {"roster": roster, "stop": stop}
     app.register_blueprint(blueprint)
     errors.register(app)
     app.after_request(_add_headers)
@@ -68,28 +70,18 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     @app.while_serving
     async def serve_list() -> AsyncGenerator[None]:
         where = settings.database_url.set(query={}).render_as_string(hide_password=True)
+        stop.prepare()
         try:
             snapshot = await roster.open()
         except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
-            await _give_up(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}")
+            leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}"))
+            await asyncio.Event().wait()
         app.logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
         yield
         await roster.close()
         app.logger.info("The list at %s is closed.", where)
 
     return app
-
-
-async def _give_up(why: str) -> NoReturn:
-    # A task that exits leaves a traceback behind, and so does a failed lifespan under Hypercorn. A callback
-    # that exits ends the event loop, and with it the server, with nothing but its message.
-    def exit_now() -> NoReturn:
-        raise StartError(why)
-
-    loop = asyncio.get_running_loop()
-    loop.call_soon(exit_now)
-    await loop.create_future()
-    raise AssertionError  # unreachable: nobody sets that future
 
 
 def _store(url: URL) -> Store:

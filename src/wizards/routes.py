@@ -1,10 +1,11 @@
 """The three routes: parse, one call, respond."""
 
 from quart import Blueprint, Response, current_app, jsonify, request
-from werkzeug.exceptions import BadRequest, Forbidden
+from werkzeug.exceptions import BadRequest, Forbidden, ServiceUnavailable
 
 from . import answer
 from .roster import Roster
+from .stop import Stop
 
 blueprint = Blueprint("wizards", __name__)
 
@@ -24,6 +25,7 @@ async def shared_list() -> Response:
         return await answer.to_read(answer.known_snapshot() or await roster.read())
     _check_intent()
     _check_name(name)
+    _check_stop()
     return await answer.to_append(await roster.append(name))
 
 
@@ -50,3 +52,10 @@ def _check_name(name: str) -> None:
         raise BadRequest(f"The name has {len(name)} characters; it may have {longest} at most.")
     if "\0" in name:
         raise BadRequest("The name holds a NUL character; it may hold any other.")
+
+
+def _check_stop() -> None:
+    stop: Stop = current_app.extensions["stop"]
+    server = request.scope.get("server")
+    if stop.has_begun(server[1] if server else None):
+        raise ServiceUnavailable("This server is stopping and did nothing. Try again.", retry_after=1)

@@ -1,0 +1,123 @@
+"""A stop that harms nobody, on top of what the server does.
+
+Hypercorn, told to stop, at once closes its listening sockets and every connection that it thinks idle.
+Requests that have arrived but are not read yet are dropped then, and one that is read in the same moment
+is carried out although its connection is gone. So:
+
+- SIGTERM first drains: nobody new is let in, whoever is connected is served and told to close (RFC 9112,
+  section 9.6), and only when no request has come for a moment is the server told to stop, by SIGINT.
+- An append begins only while the server listens. One that gets no answer was not carried out.
+- Under a Hypercorn master (`--workers 1` or more) the server hears of a stop in another way. SIGTERM is what
+  the master sends to the other workers when the first one has ended; they ignore it and finish by
+  themselves. A worker whose master was killed drains and ends.
+
+A listening socket that came with the process (`fd://N`) may have other processes behind it: it is left as it
+is, and who waits in its queue is theirs. Whoever hands one out has to listen on it first, as systemd does.
+"""
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from quart import Quart
+
+from .listeners import Listener, listeners
+
+# In seconds: for how long no request may have come before a drain is over, and how long it may take at
+# most. The first is ample for what is on its way in a local network, the second short for who waits.
+QUIET = 0.2
+LONGEST = 3.0
+
+
+class Stop:
+    """The stop of one application in one server process."""
+
+    def __init__(self, app: Quart) -> None:
+        self._app = app
+        self._shared: set[Listener] = set()
+        self._by_port: dict[int | None, Listener | None] = {None: None}
+        self._drain: asyncio.Task[None] | None = None
+        self._requests = 0
+
+    def prepare(self) -> None:
+        """Look after the signals; to be called on the event loop, before the server listens."""
+        loop = asyncio.get_running_loop()
+        self._shared = set(listeners())
+        master = multiprocessing.parent_process()
+        if master is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            loop.add_reader(master.sentinel, self._leave_master, master.sentinel)
+        elif _server_has_one_handler():
+            loop.add_signal_handler(signal.SIGTERM, self._drain_then, _stop_server)
+
+    def has_begun(self, port: int | None) -> bool:
+        """Whether the server has ceased to listen on `port`; False where that cannot be told."""
+        if port not in self._by_port:
+            self._by_port[port] = next((found for found in listeners() if found.port == port), None)
+        listener = self._by_port[port]
+        return listener is not None and not listener.is_open()
+
+    def _leave_master(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        self._drain_then(partial(leave, SystemExit("The master is gone, so this worker ends.")))
+
+    def _drain_then(self, end: Callable[[], None]) -> None:
+        if self._drain is not None:  # told twice: no more patience
+            end()
+            return
+        self._drain = asyncio.create_task(self._serve_the_connected())
+        self._drain.add_done_callback(lambda _: end())
+
+    async def _serve_the_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + LONGEST
+        self._app.asgi_app = partial(self._answer_and_close, self._app.asgi_app)  # type: ignore[method-assign]
+        found = set(listeners())
+        while loop.time() < latest and any(one.has_queue() for one in found - self._shared):  # noqa: ASYNC110
+            await asyncio.sleep(0)  # meanwhile the server accepts them
+        for listener in found:
+            loop.remove_reader(listener.fd)
+            if listener not in self._shared:
+                listener.refuse()
+        seen = -1
+        while seen != self._requests and loop.time() < latest:
+            seen = self._requests
+            await asyncio.sleep(QUIET)
+
+    async def _answer_and_close(
+        self, app: Any, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        async def send_last(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        self._requests += 1
+        persistent = scope["type"] == "http" and scope["http_version"] == "1.1"
+        await app(scope, receive, send_last if persistent else send)
+
+
+def leave(error: SystemExit) -> None:
+    """End the event loop, and with it the server, with nothing but the message of `error`.
+
+    A callback can do that: a task that exits leaves a traceback behind, as does a failed lifespan.
+    """
+
+    def exit_now() -> NoReturn:
+        raise error
+
+    asyncio.get_running_loop().call_soon(exit_now)
+
+
+def _stop_server() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def _server_has_one_handler() -> bool:
+    # Only then does SIGINT do what SIGTERM would have done.
+    handler = signal.getsignal(signal.SIGTERM)
+    return callable(handler) and handler == signal.getsignal(signal.SIGINT)
