@@ -29,8 +29,9 @@ class Server:
         application: str = "asgi:app",
         settings: Mapping[str, str] | None = None,
         options: tuple[str, ...] = (),
+        listener: socket.socket | None = None,
     ) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self._socket = listener or socket.create_server(("127.0.0.1", 0), backlog=2048)
         self._socket.set_inheritable(True)
         self.port: int = self._socket.getsockname()[1]
         self.base_url = f"http://127.0.0.1:{self.port}"

@@ -8,7 +8,9 @@ from httpx import AsyncClient
 
 HEADERS = {
     "cache-control": "no-cache",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "content-security-policy": (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "x-content-type-options": "nosniff",
 }
 

@@ -2,41 +2,21 @@
 
 import asyncio
 import logging
-import string
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
 
-from hypercorn.typing import HTTPScope
-from quart import Quart, Response, request
-from quart.asgi import ASGIHTTPConnection
+from quart import Quart
 from sqlalchemy import URL
 
-from . import answer, errors
+from . import errors
 from .config import DEFAULTS, PREFIX, Settings, StartError
+from .connection import Connection, complete_headers
 from .read_cache import ReadCache
 from .roster import Roster, in_one_line
 from .routes import blueprint
 from .sqlite import SQLiteStore
 from .stop import Stop, leave
 from .store import Store
-
-SAFETY_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
-class Connection(ASGIHTTPConnection):
-    """A request whose target may be anything.
-
-    Quart takes neither an empty path nor a query that is not ASCII (HTTP/2 lets one through), and fails
-    at some absolute targets; RFC 9112, section 3.2, says what they mean.
-    """
-
-    def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        super().__init__(app, {**scope, "path": _path(scope["path"]), "query_string": _ascii(scope)})
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
@@ -45,7 +25,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     Settings come from `config`, then from WIZARDS_* environment variables, then from the defaults.
     Raises StartError where one cannot be used.
     """
-    app = Quart("wizards")
+    app = Quart("wizards", static_folder=None)
     app.asgi_http_class = Connection
     app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
     app.config.update(DEFAULTS)
@@ -64,7 +44,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     app.extensions |= {"roster": roster, "stop": stop}
     app.register_blueprint(blueprint)
     errors.register(app)
-    app.after_request(_add_headers)
+    app.after_request(complete_headers)
     app.asgi_app = ReadCache(app.asgi_app, roster)  # type: ignore[method-assign]
 
     @app.while_serving
@@ -92,23 +72,3 @@ def _store(url: URL) -> Store:
     except ImportError as error:
         raise StartError(f"PostgreSQL needs a driver: pip install 'wizards[postgresql]' ({error})") from None
     return PostgreSQLStore(url)
-
-
-async def _add_headers(response: Response) -> Response:
-    response.headers.update(SAFETY_HEADERS)
-    if request.path == answer.PATH:
-        response.vary.update(["Accept", "Accept-Encoding"])
-    return response
-
-
-def _path(target: str) -> str:
-    if target.startswith("/"):
-        return target
-    try:
-        return urlsplit(target).path or "/"
-    except ValueError:  # it looks like a URL and is none
-        return f"/{target}"
-
-
-def _ascii(scope: HTTPScope) -> bytes:
-    return quote(scope["query_string"], safe=string.punctuation).encode()

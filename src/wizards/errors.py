@@ -1,6 +1,6 @@
 """Which error becomes which answer."""
 
-from quart import Quart, json
+from quart import Quart, has_request_context, json
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response
 
@@ -44,7 +44,7 @@ async def _answer_roster_error(error: RosterError) -> Response:
 
 async def _answer_http_error(error: HTTPException) -> Response:
     response: Response = error.get_response()
-    if answer.prefers_json():
+    if has_request_context() and answer.prefers_json():  # a WebSocket handshake has none
         response.data = json.dumps({"error": error.description}) + "\n"
         response.mimetype = "application/json"
     return response

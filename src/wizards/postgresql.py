@@ -9,6 +9,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from .store import PATIENCE, Store, T
 
+SETTINGS = {
+    "application_name": "wizards",
+    # A machine that dies in the middle of an append would keep the lock until TCP gives it up, in hours.
+    "idle_in_transaction_session_timeout": f"{2 * PATIENCE}s",
+}
+
 
 class PostgreSQLStore(Store):
     """The log in the database at `url`: any URL that PostgreSQL's own programs take."""
@@ -17,7 +23,7 @@ class PostgreSQLStore(Store):
         dsn = url.render_as_string(hide_password=False)
 
         async def connect() -> asyncpg.Connection:
-            return await asyncpg.connect(dsn, server_settings={"application_name": "wizards"})
+            return await asyncpg.connect(dsn, server_settings=SETTINGS)
 
         self._engine = create_async_engine(
             "postgresql+asyncpg://",

@@ -23,8 +23,9 @@ from .roster import Roster, RosterError
 
 FIXED_PATHS = frozenset({"/", "/api/wizards"})
 
-# What the answer to a read of the list depends on, beside its method and its query.
-VARYING = frozenset({b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"if-range", b"range"})
+# What an answer depends on, beside method, path and query: a host can be none, and be refused.
+VARYING = frozenset({b"host"})
+LIST_VARYING = VARYING | {b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"if-range", b"range"}
 
 # A part (206) is its asker's own, so it is not worth keeping; an error is not, either.
 KEPT = frozenset({200, 304})
@@ -46,8 +47,7 @@ class ReadCache:
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
         elif scope["path"] in FIXED_PATHS:
-            key = (scope["method"], scope["path"], scope["query_string"])
-            await self._answer(self._fixed, key, scope, receive, send)
+            await self._answer(self._fixed, _key(scope, VARYING), scope, receive, send)
         elif scope["path"] == PATH and _only_reads(scope["query_string"]):
             await self._answer_read(scope, receive, send)
         else:
@@ -64,8 +64,7 @@ class ReadCache:
         if snapshot is not self._snapshot:
             self._snapshot = snapshot
             self._list = {}
-        varying = tuple([header for header in scope["headers"] if header[0] in VARYING])
-        key = (scope["method"], scope["query_string"], varying)
+        key = _key(scope, LIST_VARYING)
         await self._answer(self._list, key, _with_read(scope, snapshot), receive, send)
 
     async def _answer(
@@ -100,6 +99,11 @@ def _with_read(scope: HTTPScope, outcome: Snapshot | RosterError) -> HTTPScope:
     # So that the handler need not ask the roster again.
     extensions: Any = {**(scope.get("extensions") or {}), READ: outcome}
     return {**scope, "extensions": extensions}
+
+
+def _key(scope: HTTPScope, varying: frozenset[bytes]) -> Hashable:
+    headers = [header for header in scope["headers"] if header[0] in varying]
+    return scope["method"], scope["path"], scope["query_string"], tuple(map(tuple, headers))
 
 
 def _only_reads(query: bytes) -> bool:

@@ -1,7 +1,7 @@
 """The three routes: parse, one call, respond."""
 
 from quart import Blueprint, Response, current_app, jsonify, request
-from werkzeug.exceptions import BadRequest, Forbidden, ServiceUnavailable
+from werkzeug.exceptions import BadRequest, Forbidden, NotFound, ServiceUnavailable
 
 from . import answer
 from .roster import Roster
@@ -33,6 +33,12 @@ async def shared_list() -> Response:
 async def gryffindors() -> Response:
     """Answer the tutorial's fixed list as JSON."""
     return jsonify([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])
+
+
+@blueprint.get("/static/<path:filename>")
+async def static(filename: str) -> Response:  # noqa: ARG001
+    """Find nothing. The Flask app has this route, too: Flask adds it, for a folder that is not there."""
+    raise NotFound
 
 
 def _check_intent() -> None:

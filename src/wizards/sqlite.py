@@ -7,6 +7,7 @@ microseconds are asked on the event loop, on a connection that only reads and ne
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,5 +74,20 @@ class SQLiteStore(Store):
 
 
 def _make_durable(connection: sqlite3.Connection, _: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous=FULL")  # in WAL mode anything less syncs at checkpoints only
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # Of several processes that switch a new file at the same moment all but one are refused at once: the
+    # busy timeout does not hold for a reader that wants to become a writer.
+    latest = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
+                raise
+            time.sleep(0.01)  # in the store's own thread
+        else:
+            return

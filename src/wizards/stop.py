@@ -11,8 +11,9 @@ is carried out although its connection is gone. So:
   the master sends to the other workers when the first one has ended; they ignore it and finish by
   themselves. A worker whose master was killed drains and ends.
 
-A listening socket that came with the process (`fd://N`) may have other processes behind it: it is left as it
-is, and who waits in its queue is theirs. Whoever hands one out has to listen on it first, as systemd does.
+A listening socket that came with the process (`fd://N`, or from a master) may have other processes behind it:
+it is left as it is, and who waits in its queue is theirs. Whoever hands one out with `fd://N` has to listen
+on it first, as systemd does; one that is merely bound is taken for the server's own and closed for all.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ class Stop:
 
     def __init__(self, app: Quart) -> None:
         self._app = app
+        self._is_alone = multiprocessing.parent_process() is None
         self._shared: set[Listener] = set()
         self._by_port: dict[int | None, Listener | None] = {None: None}
         self._drain: asyncio.Task[None] | None = None
@@ -77,11 +79,12 @@ class Stop:
         latest = loop.time() + LONGEST
         self._app.asgi_app = partial(self._answer_and_close, self._app.asgi_app)  # type: ignore[method-assign]
         found = set(listeners())
-        while loop.time() < latest and any(one.has_queue() for one in found - self._shared):  # noqa: ASYNC110
+        own = found - self._shared if self._is_alone else set()
+        while loop.time() < latest and any(one.has_queue() for one in own):  # noqa: ASYNC110
             await asyncio.sleep(0)  # meanwhile the server accepts them
         for listener in found:
             loop.remove_reader(listener.fd)
-            if listener not in self._shared:
+            if listener in own:
                 listener.refuse()
         seen = -1
         while seen != self._requests and loop.time() < latest:

@@ -1,0 +1,166 @@
+"""Stops, deploys and kills: who began is answered, who was not answered was not served."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from load import Outcome, append_until_refused
+from servers import ROOT, Server
+
+CLIENTS = 32
+
+
+def names_in(file: Path) -> list[str]:
+    connection = sqlite3.connect(file)
+    names = [name for (name,) in connection.execute("SELECT name FROM wizards ORDER BY position")]
+    connection.close()
+    return names
+
+
+@contextmanager
+def own_socket(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a server that binds a port of its own choice; give the process and the port."""
+    environment = {**os.environ, "WIZARDS_DATABASE_URL": f"sqlite:///{file}"}
+    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, *options, "asgi:app"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            running = next(
+                found for line in process.stderr if (found := re.search(r"Running on .*:(\d+)", line))
+            )
+            yield process, int(running[1])
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def under_load(port: int, *, keep_alive: bool) -> AsyncIterator[Outcome]:
+    """Have clients append; go on when they had many answers, and end when the server refuses them all."""
+    outcome = Outcome()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
+        for client in range(CLIENTS):
+            clients.create_task(append_until_refused(port, outcome, client, keep_alive=keep_alive))
+        for _ in range(5 * CLIENTS):
+            await outcome.answers.acquire()
+        yield outcome
+
+
+@pytest.mark.parametrize("keep_alive", [False, True], ids=["one request a connection", "keep-alive"])
+async def test_sigterm_under_load(tmp_path: Path, keep_alive: bool) -> None:  # noqa: FBT001
+    """Whoever is connected is answered, whoever comes later is refused, and the server ends by itself."""
+    with own_socket(tmp_path / "w.db") as (process, port):
+        async with under_load(port, keep_alive=keep_alive) as outcome:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    outcome.check(names_in(tmp_path / "w.db"))
+    assert outcome.dropped == []
+    assert outcome.refused == CLIENTS
+
+
+async def test_sigterm_under_load_with_workers(tmp_path: Path) -> None:
+    """With a master requests may be dropped, but none is carried out unanswered, and none lost."""
+    with own_socket(tmp_path / "w.db", "--workers", "2") as (process, port):
+        async with under_load(port, keep_alive=False) as outcome:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    outcome.check(names_in(tmp_path / "w.db"))
+
+
+def begin_appends(port: int, count: int) -> list[socket.socket]:
+    """Send appends and return their connections once the server has begun each of them."""
+    connections = []
+    for number in range(count):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        # The interim answer is sent when the request has been handed to the application.
+        head = f"GET /wizards?name=begun{number} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n"
+        connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 100"
+        connections.append(connection)
+    return connections
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stop_answers_what_was_begun(tmp_path: Path, workers: int) -> None:
+    """Appends that wait for the storage when SIGTERM comes are committed and answered before the end."""
+    file = tmp_path / "w.db"
+    with Server(tmp_path, f"sqlite:///{file}", workers=workers) as server:
+        httpx.get(server.base_url + "/wizards").raise_for_status()
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = begin_appends(server.port, 20)
+        server.signal(signal.SIGTERM)
+        other.execute("ROLLBACK")
+        other.close()
+        for connection in waiting:
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))  # noqa: B023  # used in this turn
+            assert b"HTTP/1.1 200" in answer
+            connection.close()
+        assert server.wait() == 0
+    assert sorted(names_in(file)[3:]) == sorted(f"begun{number}" for number in range(20))
+    assert "Traceback" not in server.output()
+
+
+async def test_replaced_one_by_one(tmp_path: Path) -> None:
+    """Behind one socket a server is replaced by another, and no client notices."""
+    url = f"sqlite:///{tmp_path}/w.db"
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    old, new = (Server(tmp_path, url, listener=listener) for _ in range(2))
+    with old:
+        async with under_load(old.port, keep_alive=False) as outcome:
+            new.start()
+            old.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(old.wait) == 0
+            for _ in range(5 * CLIENTS):
+                await outcome.answers.acquire()
+            assert (outcome.refused, outcome.dropped, outcome.turned_away) == (0, [], [])
+            new.kill()
+            listener.close()
+    present = set(names_in(tmp_path / "w.db"))
+    assert not outcome.cut
+    assert present.issuperset(outcome.acknowledged)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_told_to_stop_twice(tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:  # noqa: FBT001
+    """Ctrl-C or SIGTERM, once more for good measure, to the server or to all of make's children, ends it."""
+    with Server(tmp_path) as server:
+        httpx.get(server.base_url + "/wizards").raise_for_status()
+        server.signal(number, whole_group=whole_group)
+        server.signal(number, whole_group=whole_group)
+        assert server.wait(10) == 0
+    lines = server.output().splitlines()
+    assert [line.partition(": ")[2] for line in lines if "INFO in app" in line] == [
+        "The list at sqlite:// is open; wizards: 3.",
+        "The list at sqlite:// is closed.",
+    ]
+    assert len(lines) == 3  # and where it listened
+
+
+def test_orphaned_workers_end(tmp_path: Path) -> None:
+    """When the master is killed its workers end by themselves."""
+    with own_socket(tmp_path / "w.db", "--workers", "2") as (process, port):
+        httpx.get(f"http://127.0.0.1:{port}/wizards").raise_for_status()
+        process.kill()
+        assert process.stderr is not None
+        rest = process.stderr.read()  # ends when the last process that holds it has ended
+        assert rest.count("The master is gone, so this worker ends.") == 2
+        assert "Traceback" not in rest
