@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from quart import Quart
 from sqlalchemy import URL
@@ -15,7 +15,7 @@ from .read_cache import ReadCache
 from .roster import Roster, in_one_line
 from .routes import blueprint
 from .sqlite import SQLiteStore
-from .stop import Stop, leave
+from .stop import Stop
 from .store import Store
 
 
@@ -54,14 +54,24 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         try:
             snapshot = await roster.open()
         except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
-            leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}"))
-            await asyncio.Event().wait()
+            await _leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}"))
         app.logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
         yield
         await roster.close()
         app.logger.info("The list at %s is closed.", where)
 
     return app
+
+
+async def _leave(error: StartError) -> NoReturn:
+    # A callback that raises it ends the event loop, and with it the server, with nothing but its message.
+    # A task that does leaves a traceback behind, and so does a failed lifespan under Hypercorn.
+    def exit_now() -> NoReturn:
+        raise error
+
+    asyncio.get_running_loop().call_soon(exit_now)
+    while True:
+        await asyncio.Event().wait()
 
 
 def _store(url: URL) -> Store:

@@ -17,16 +17,19 @@ on it first, as systemd does; one that is merely bound is taken for the server's
 """
 
 import asyncio
+import logging
 import multiprocessing
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from quart import Quart
 
 from .listeners import Listener, listeners
+
+logger = logging.getLogger(__name__)
 
 # In seconds: for how long no request may have come before a drain is over, and how long it may take at
 # most. The first is ample for what is on its way in a local network, the second short for who waits.
@@ -65,7 +68,8 @@ class Stop:
 
     def _leave_master(self, sentinel: int) -> None:
         asyncio.get_running_loop().remove_reader(sentinel)
-        self._drain_then(partial(leave, SystemExit("The master is gone, so this worker ends.")))
+        logger.warning("The master is gone, so this worker ends.")
+        self._drain_then(_die)
 
     def _drain_then(self, end: Callable[[], None]) -> None:
         if self._drain is not None:  # told twice: no more patience
@@ -104,16 +108,10 @@ class Stop:
         await app(scope, receive, send_last if persistent else send)
 
 
-def leave(error: SystemExit) -> None:
-    """End the event loop, and with it the server, with nothing but the message of `error`.
-
-    A callback can do that: a task that exits leaves a traceback behind, as does a failed lifespan.
-    """
-
-    def exit_now() -> NoReturn:
-        raise error
-
-    asyncio.get_running_loop().call_soon(exit_now)
+def _die() -> None:
+    # What the master would have done. No other way out of Hypercorn's worker is without tracebacks.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _stop_server() -> None:
