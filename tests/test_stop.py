@@ -150,7 +150,7 @@ def test_told_to_stop_twice(tmp_path: Path, number: signal.Signals, whole_group:
     lines = server.output().splitlines()
     assert [line.partition(": ")[2] for line in lines if "INFO in app" in line] == [
         "The list at sqlite:// is open; wizards: 3.",
-        "The list at sqlite:// is closed.",
+        "The list is closed.",
     ]
     assert len(lines) == 3  # and where it listened
 

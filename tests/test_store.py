@@ -83,6 +83,16 @@ async def test_two_stores_share_a_list(url: str) -> None:
     await asyncio.gather(*(store.close() for store in stores))
 
 
+async def test_notices_a_list_that_was_cut(store: Store) -> None:
+    """A list that somebody restored to an older one behind our back is an error, not a wrong answer."""
+    await store.exchange(["Luna"], 3, NO_LIMIT)
+    names: list[str]
+    for names in ([], ["Ginny"]):
+        with pytest.raises(LookupError, match="row 5 of the list is gone"):
+            await store.exchange(names, 5, NO_LIMIT)
+    assert await store.exchange([], 3, NO_LIMIT) == (["Luna"], 0)
+
+
 async def test_length_is_never_behind(tmp_path: Path) -> None:
     """On a file, a store knows at once what another one has committed."""
     url = f"sqlite:///{tmp_path}/wizards.db"

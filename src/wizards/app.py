@@ -18,6 +18,8 @@ from .sqlite import SQLiteStore
 from .stop import Stop
 from .store import Store
 
+logger = logging.getLogger(__name__)
+
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     """Make an application of its own: a Quart app with its list, not yet opened.
@@ -26,41 +28,45 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     Raises StartError where one cannot be used.
     """
     app = Quart("wizards", static_folder=None)
-    app.asgi_http_class = Connection
-    app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
-    app.config.update(DEFAULTS)
-    app.config.from_prefixed_env(PREFIX)
-    app.config.update(config or {})
-    settings = Settings.check(app.config)
-    if app.logger.level == logging.NOTSET:
-        app.logger.setLevel(logging.INFO)
-
-    roster = Roster(
-        _store(settings.database_url),
-        max_wizards=settings.max_wizards,
-        max_waiting=settings.max_waiting,
-    )
+    settings = _configure(app, config or {})
+    store = _store(settings.database_url)
+    roster = Roster(store, max_wizards=settings.max_wizards, max_waiting=settings.max_waiting)
     stop = Stop(app)
     app.extensions |= {"roster": roster, "stop": stop}
-    app.register_blueprint(blueprint)
-    errors.register(app)
-    app.after_request(complete_headers)
+    app.asgi_http_class = Connection
     app.asgi_app = ReadCache(app.asgi_app, roster)  # type: ignore[method-assign]
+    app.register_blueprint(blueprint)
+    app.after_request(complete_headers)
+    errors.register(app)
 
     @app.while_serving
-    async def serve_list() -> AsyncGenerator[None]:
-        where = settings.database_url.set(query={}).render_as_string(hide_password=True)
+    async def serve() -> AsyncGenerator[None]:
         stop.prepare()
-        try:
-            snapshot = await roster.open()
-        except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
-            await _leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}"))
-        app.logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
+        await _open(roster, settings.database_url)
         yield
         await roster.close()
-        app.logger.info("The list at %s is closed.", where)
+        logger.info("The list is closed.")
 
     return app
+
+
+def _configure(app: Quart, config: Mapping[str, Any]) -> Settings:
+    app.config.update(DEFAULTS)
+    app.config.from_prefixed_env(PREFIX)
+    app.config.update(config)
+    app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
+    if app.logger.level == logging.NOTSET:
+        app.logger.setLevel(logging.INFO)
+    return Settings.check(app.config)
+
+
+async def _open(roster: Roster, url: URL) -> None:
+    where = url.set(query={}).render_as_string(hide_password=True)
+    try:
+        snapshot = await roster.open()
+    except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
+        await _leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}"))
+    logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
 
 
 async def _leave(error: StartError) -> NoReturn:

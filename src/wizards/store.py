@@ -44,8 +44,10 @@ wizards = sql.Table(
     sql.Column("name", sql.Text, nullable=False),
 )
 LENGTH = sql.select(sql.func.max(wizards.c.position))
-NAMES_AFTER = (
-    sql.select(wizards.c.name).where(wizards.c.position > sql.bindparam("after")).order_by(wizards.c.position)
+ROWS_FROM = (
+    sql.select(wizards.c.position, wizards.c.name)
+    .where(wizards.c.position >= sql.bindparam("first"))
+    .order_by(wizards.c.position)
 )
 
 
@@ -92,12 +94,21 @@ def _exchange(
 ) -> tuple[list[str], int]:
     if names:
         connection.exec_driver_sql(WRITE_LOCK[connection.dialect.name])
-    found = list(connection.scalars(NAMES_AFTER, {"after": after}))
+    found = _names_after(after, connection)
     length = after + len(found)
     fitting = names[: max(0, limit - length)]
     if fitting:
         _append(fitting, length, connection)
     return [*found, *fitting], len(fitting)
+
+
+def _names_after(after: int, connection: sql.Connection) -> list[str]:
+    # The last row that is known already comes along, to show that it is still there.
+    first = max(after, 1)
+    rows = connection.execute(ROWS_FROM, {"first": first}).all()
+    if not rows or [position for position, _ in rows] != list(range(first, first + len(rows))):
+        raise LookupError(f"row {first} of the list is gone; restart once the database is what it should be")
+    return [name for position, name in rows if position > after]
 
 
 def _append(names: Sequence[str], after: int, connection: sql.Connection) -> None:
