@@ -4,7 +4,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --python-versio
   --no-annotate --no-header pyproject.toml --extra postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test lint format install requirements clean
+.PHONY: help run dev test lint format bench soak demo build install requirements clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s%s\n", $$1, $$2}'
@@ -27,11 +27,25 @@ format: .venv/developing  ## let ruff format the source
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
+bench: .venv/benching  ## compare with Flask, FastAPI, Starlette, BlackSheep and a bare floor; needs wrk
+	.venv/bin/python -m bench $(ARGS)
+
+soak: .venv/developing  ## ten minutes of mixed load while servers and database are killed
+	.venv/bin/python tests/soak.py $(ARGS)
+
+demo: .venv/installed  ## watch a few clients share a list
+	@.venv/bin/python docs/demo.py
+
+build: .venv/installed  ## make a wheel and an sdist in dist/
+	.venv/bin/python -m flit_core.wheel --outdir dist
+	.venv/bin/python -m flit_core.sdist --outdir dist
+
 install: .venv/installed  ## set up .venv with the project and the server; start nothing
 
 requirements: .venv/developing  ## pin the newest versions of what pyproject.toml asks for
 	$(COMPILE) --group build --output-file requirements/run.txt
 	$(COMPILE) --group build --group dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	$(COMPILE) --group build --group bench --constraints requirements/dev.txt --output-file requirements/bench.txt
 
 clean:  ## remove what make made; the list in wizards.db stays
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -45,6 +59,10 @@ clean:  ## remove what make made; the list in wizards.db stays
 .venv/installed: requirements/run.txt pyproject.toml | .venv/bin/python
 	$(PIP) install --require-hashes -r requirements/run.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/benching: requirements/bench.txt .venv/installed
+	$(PIP) install --require-hashes -r requirements/bench.txt
 	@touch $@
 
 .venv/developing: requirements/dev.txt .venv/installed

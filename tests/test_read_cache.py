@@ -1,5 +1,6 @@
 """The read cache: what is known is answered without Quart, and never when it is out of date."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,10 +21,12 @@ class Entries:
 
     def __init__(self, app: Quart) -> None:
         self.count = 0
+        self.first = asyncio.Event()
         request_started.connect(self._add, app)
 
     async def _add(self, _: object) -> None:
         self.count += 1
+        self.first.set()
 
 
 @pytest.fixture
@@ -50,6 +53,27 @@ async def test_known_answer_does_not_enter_quart(
     again = await client.request(method, target)
     assert entries.count == 1
     assert (again.status_code, again.headers, again.content) == (200, first.headers, first.content)
+
+
+async def test_many_at_once_enter_quart_once(app: Quart, client: AsyncClient) -> None:
+    """Of many that ask for the same at once one answer of Quart serves all, also after a batch of appends."""
+    entries = Entries(app)
+    await asyncio.gather(*(client.get("/wizards") for _ in range(50)))
+    assert entries.count == 1
+    pages = await asyncio.gather(*(client.get(f"/wizards?name=w{number}") for number in range(50)))
+    assert entries.count == 1 + len({page.headers["ETag"] for page in pages}) < 50
+    assert all(f"w{number} is a wizard" in page.text for number, page in enumerate(pages))
+
+
+async def test_who_leaves_spoils_nothing(app: Quart, client: AsyncClient) -> None:
+    """The answer that the first client left behind is there for the next."""
+    entries = Entries(app)
+    leaver = asyncio.create_task(client.get("/wizards"))
+    await entries.first.wait()
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    assert (await client.get("/wizards")).status_code == 200
+    assert entries.count == 1
 
 
 async def test_conditional_answer_is_known_too(app: Quart, client: AsyncClient) -> None:
@@ -99,7 +123,7 @@ TARGETS = st.sampled_from(["/", "/wizards", "/wizards?x=1", "/wizards?name=", "/
 async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, str]]]) -> None:
     """In any sequence of requests, every answer is what Quart would have answered without the cache."""
     cached, plain = (create_app({"DATABASE_URL": "sqlite://"}) for _ in range(2))
-    plain.asgi_app = plain.asgi_app._app  # type: ignore[method-assign,attr-defined]
+    plain.asgi_app = plain.asgi_app._reads._app  # type: ignore[method-assign,attr-defined]
     async with cached.test_app(), plain.test_app(), client_of(cached) as one, client_of(plain) as other:
         etag = '"none"'
         for method, target, drawn in requests:
@@ -115,7 +139,7 @@ async def test_is_bounded(app: Quart, client: AsyncClient) -> None:
     for number in range(read_cache.MOST_KEPT + 10):
         await client.get(f"/?{number}")
         await client.get(f"/wizards?{number}")
-    cache: read_cache.ReadCache = app.asgi_app  # type: ignore[assignment]
+    cache: read_cache.ReadCache = app.asgi_app._reads  # type: ignore[attr-defined]
     assert len(cache._fixed) == len(cache._list) == read_cache.MOST_KEPT
 
 

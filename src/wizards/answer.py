@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Self
 
+from hypercorn.typing import HTTPScope
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
@@ -17,17 +18,25 @@ from .page import Snapshot
 from .roster import RosterError
 
 PATH = "/wizards"
-READ = "wizards.read"  # the ASGI extension that holds what the roster has said to this very request
+EXTENSION = "wizards.outcome"
 MEDIA_TYPES = ("text/html", "application/json")  # the first one is for those who do not mind
+
+Outcome = Snapshot | RosterError | None
+
+
+def with_outcome(scope: HTTPScope, outcome: Outcome) -> HTTPScope:
+    """Return `scope` with what the roster has said to this very request, so that nobody asks it again."""
+    extensions: Any = {**(scope.get("extensions") or {}), EXTENSION: outcome}
+    return {**scope, "extensions": extensions}
 
 
 def known_snapshot() -> Snapshot | None:
-    """Return the list if the read cache has read it for this request; raise the RosterError it met."""
+    """Return the list if it is known what the roster says to this request; raise the error if it is one."""
     extensions: dict[str, Any] = request.scope.get("extensions") or {}
-    known: Snapshot | RosterError | None = extensions.get(READ)
-    if isinstance(known, RosterError):
-        raise known
-    return known
+    outcome: Outcome = extensions.get(EXTENSION)
+    if isinstance(outcome, RosterError):
+        raise outcome
+    return outcome
 
 
 def prefers_json() -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import URL
 from . import errors
 from .config import DEFAULTS, PREFIX, Settings, StartError
 from .connection import Connection, complete_headers
+from .plain_appends import PlainAppends
 from .read_cache import ReadCache
 from .roster import Roster, in_one_line
 from .routes import blueprint
@@ -34,7 +35,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     stop = Stop(app)
     app.extensions |= {"roster": roster, "stop": stop}
     app.asgi_http_class = Connection
-    app.asgi_app = ReadCache(app.asgi_app, roster)  # type: ignore[method-assign]
+    app.asgi_app = PlainAppends(  # type: ignore[method-assign]
+        ReadCache(app.asgi_app, roster), roster, stop, max_name_length=settings.max_name_length
+    )
     app.register_blueprint(blueprint)
     app.after_request(complete_headers)
     errors.register(app)

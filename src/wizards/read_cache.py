@@ -1,23 +1,27 @@
 """A cache in front of Quart: a read whose answer is known does not enter the framework.
 
-An answer is kept as the ASGI messages it was sent with, under everything that it depends on. Those of the
+An answer is kept as the ASGI messages that Quart sent, under everything that it depends on. Those of the
 shared list are kept while the list stands where it stood: before one is sent again, the roster is asked,
-as a handler would ask it. Bodies are made of the list's own blocks, so an answer kept costs next to nothing.
+as a handler would ask it. Quart is asked once, whoever asks meanwhile waits for the same answer; and not
+on behalf of anyone's connection, so that nobody's leaving can spoil it. Bodies are the list's own blocks:
+an answer that is kept costs next to nothing.
 """
 
+import asyncio
 from collections.abc import Hashable
 from typing import Any
 
 from hypercorn.typing import (
     ASGIFramework,
     ASGIReceiveCallable,
+    ASGIReceiveEvent,
     ASGISendCallable,
     ASGISendEvent,
     HTTPScope,
     Scope,
 )
 
-from .answer import PATH, READ
+from .answer import PATH, Outcome, with_outcome
 from .page import Snapshot
 from .roster import Roster, RosterError
 
@@ -31,6 +35,8 @@ LIST_VARYING = VARYING | {b"accept", b"accept-encoding", b"if-match", b"if-none-
 KEPT = frozenset({200, 304})
 MOST_KEPT = 256
 
+Answers = dict[Hashable, asyncio.Task[list[ASGISendEvent]]]
+
 
 class ReadCache:
     """An ASGI application that answers the known reads of `app` by itself."""
@@ -39,66 +45,74 @@ class ReadCache:
         self._app = app
         self._roster = roster
         self._snapshot: Snapshot | None = None
-        self._fixed: dict[Hashable, list[ASGISendEvent]] = {}
-        self._list: dict[Hashable, list[ASGISendEvent]] = {}
+        self._fixed: Answers = {}
+        self._list: Answers = {}
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request. A cancellation leaves the cache as it was."""
+        """Answer one request. A cancellation leaves the cache, and whoever else waits, as they were."""
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
         elif scope["path"] in FIXED_PATHS:
-            await self._answer(self._fixed, _key(scope, VARYING), scope, receive, send)
+            await self._replay(self._fixed, _key(scope, VARYING), scope, None, send)
         elif scope["path"] == PATH and _only_reads(scope["query_string"]):
-            await self._answer_read(scope, receive, send)
+            await self._read(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _answer_read(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def _read(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
-            snapshot = await self._roster.read()
+            outcome: Outcome = await self._roster.read()
         except RosterError as error:
-            await self._app(_with_read(scope, error), receive, send)
-            return
-        if snapshot is not self._snapshot:
-            self._snapshot = snapshot
-            self._list = {}
-        key = _key(scope, LIST_VARYING)
-        await self._answer(self._list, key, _with_read(scope, snapshot), receive, send)
+            outcome = error
+        await self.answer(outcome, scope, receive, send)
 
-    async def _answer(
+    async def answer(
+        self, outcome: Outcome, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Answer a request to show the list with what the roster has said to this very request."""
+        if isinstance(outcome, RosterError):
+            await self._app(with_outcome(scope, outcome), receive, send)
+            return
+        if outcome is not self._snapshot:
+            self._snapshot = outcome
+            self._list = {}
+        await self._replay(self._list, _key(scope, LIST_VARYING), scope, outcome, send)
+
+    async def _replay(
         self,
-        answers: dict[Hashable, list[ASGISendEvent]],
+        answers: Answers,
         key: Hashable,
         scope: HTTPScope,
-        receive: ASGIReceiveCallable,
+        outcome: Outcome,
         send: ASGISendCallable,
     ) -> None:
-        known = answers.get(key)
-        if known is not None:
-            for message in known:
-                await send(message)
-            return
-        sent: list[Any] = []
-
-        async def record(message: ASGISendEvent) -> None:
-            sent.append(message)
-            await send(message)
-
-        await self._app(scope, receive, record)
-        start, *bodies = sent or [{"status": None}]
-        # Quart returns early, and without an error, where the client has gone.
-        if start["status"] in KEPT and not bodies[-1]["more_body"]:
+        asked = answers.get(key)
+        if asked is None:
             if len(answers) >= MOST_KEPT:
                 del answers[next(iter(answers))]
-            answers[key] = [start, *_without_empty(bodies)]
+            asked = answers[key] = asyncio.create_task(self._ask(answers, key, with_outcome(scope, outcome)))
+        messages = asked.result() if asked.done() else await asyncio.shield(asked)
+        for message in messages:
+            await send(message)
+
+    async def _ask(self, answers: Answers, key: Hashable, scope: HTTPScope) -> list[ASGISendEvent]:
+        messages: list[Any] = []
+
+        async def record(message: ASGISendEvent) -> None:
+            messages.append(message)
+
+        try:
+            await self._app(scope, _nothing, record)
+        finally:
+            if not messages or messages[0]["status"] not in KEPT:
+                del answers[key]
+        return _without_empty(messages)
 
 
-def _with_read(scope: HTTPScope, outcome: Snapshot | RosterError) -> HTTPScope:
-    # So that the handler need not ask the roster again.
-    extensions: Any = {**(scope.get("extensions") or {}), READ: outcome}
-    return {**scope, "extensions": extensions}
+async def _nothing() -> ASGIReceiveEvent:
+    # No handler wants a body, and nobody leaves.
+    never: asyncio.Future[ASGIReceiveEvent] = asyncio.get_running_loop().create_future()
+    return await never
 
 
 def _key(scope: HTTPScope, varying: frozenset[bytes]) -> Hashable:
@@ -111,7 +125,8 @@ def _only_reads(query: bytes) -> bool:
     return b"name" not in query and b"%" not in query
 
 
-def _without_empty(bodies: list[Any]) -> list[Any]:
+def _without_empty(messages: list[Any]) -> list[ASGISendEvent]:
     # Quart ends every answer with an empty message; the last one with something in it can do that.
+    start, *bodies = messages
     filled = [message for message in bodies if message["body"]] or bodies[-1:]
-    return [*filled[:-1], {**filled[-1], "more_body": False}]
+    return [start, *filled[:-1], {**filled[-1], "more_body": False}]

@@ -62,6 +62,5 @@ def _check_name(name: str) -> None:
 
 def _check_stop() -> None:
     stop: Stop = current_app.extensions["stop"]
-    server = request.scope.get("server")
-    if stop.has_begun(server[1] if server else None):
+    if stop.has_begun(request.scope):
         raise ServiceUnavailable("This server is stopping and did nothing. Try again.", retry_after=1)

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope, WWWScope
 from quart import Quart
 
 from .listeners import Listener, listeners
@@ -59,8 +59,10 @@ class Stop:
         elif _server_has_one_handler():
             loop.add_signal_handler(signal.SIGTERM, self._drain_then, _stop_server)
 
-    def has_begun(self, port: int | None) -> bool:
-        """Whether the server has ceased to listen on `port`; False where that cannot be told."""
+    def has_begun(self, scope: WWWScope) -> bool:
+        """Whether the server has ceased to listen where the request came; False where that cannot be told."""
+        server = scope.get("server")
+        port = server[1] if server else None
         if port not in self._by_port:
             self._by_port[port] = next((found for found in listeners() if found.port == port), None)
         listener = self._by_port[port]

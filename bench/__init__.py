@@ -1,0 +1,1 @@
+"""A benchmark of the whole service: wrk drives real servers on this machine (`make bench`)."""

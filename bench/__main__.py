@@ -1,0 +1,46 @@
+"""`python -m bench`: measure, print the table, and write results.md, results.json and results.svg here."""
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from . import chart, memory, report, wrk
+from .measure import Bench
+from .workloads import WORKLOADS
+
+FOLDER = Path(__file__).parent
+ROUNDS = 5
+
+
+def main() -> int:
+    """Run the benchmark and return the exit status."""
+    options = _options()
+    if shutil.which("wrk") is None:
+        sys.stderr.write(wrk.HINT)
+        return 1
+    pattern = re.compile(options.only)
+    with TemporaryDirectory(prefix="wizards-bench-") as folder:
+        bench = Bench([work for work in WORKLOADS if pattern.search(work.title)], Path(folder))
+        bench.run(*((1, 1) if options.quick else (ROUNDS,)))
+        footprints = memory.measure(bench) if pattern.search("memory") else []
+    results = report.Results(bench, footprints)
+    sys.stdout.write(results.markdown())
+    if not (options.quick or options.only):  # a part of the benchmark does not replace the whole
+        (FOLDER / "results.md").write_text(results.markdown())
+        (FOLDER / "results.json").write_text(results.json())
+        (FOLDER / "results.svg").write_text(chart.draw(results))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of one second each")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="the workloads whose title matches")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The Flask application with the service's durability: every append is committed to SQLite.
+
+The settings of the database are the service's own: WAL, and an fsync for every commit. One connection is kept
+for each thread, the table is the truth for every answer, and names are escaped, since they are kept for good.
+"""
+
+import os
+import sqlite3
+import threading
+
+from flask import Flask, Response, jsonify, request
+from markupsafe import escape
+
+app = Flask(__name__)
+local = threading.local()
+
+
+def database() -> sqlite3.Connection:
+    """Return this thread's connection."""
+    if not hasattr(local, "connection"):
+        local.connection = sqlite3.connect(os.environ["BENCH_DATABASE"])
+        local.connection.execute("PRAGMA journal_mode=WAL")
+        local.connection.execute("PRAGMA synchronous=FULL")
+    connection: sqlite3.Connection = local.connection
+    return connection
+
+
+with database() as creating:
+    creating.execute("CREATE TABLE wizards (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+    creating.executemany("INSERT INTO wizards (name) VALUES (?)", [("Harry",), ("Ron",), ("Hermione",)])
+
+
+@app.route("/")
+def hello() -> str:
+    """Say hello."""
+    return "<p>Hello World from Flask!</p>"
+
+
+@app.route("/wizards")
+def shared_list() -> str:
+    """Show the list, after appending to it."""
+    name = request.args.get("name")
+    if name:
+        with database() as appending:
+            appending.execute("INSERT INTO wizards (name) VALUES (?)", (name,))
+    rows = database().execute("SELECT name FROM wizards ORDER BY id")
+    return "".join(
+        f"<p>Hello {escape(name)} is a wizard of system design with Flask!</p>" for (name,) in rows
+    )
+
+
+@app.route("/api/wizards")
+def gryffindors() -> Response:
+    """Answer the fixed list."""
+    return jsonify([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])

@@ -1,0 +1,120 @@
+"""The rounds: each contender in turn, on each workload, and again."""
+
+import asyncio
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import sqlalchemy as sql
+
+from wizards import create_app
+from wizards.store import wizards as table
+
+from . import wrk
+from .answers import Answer, WrongAnswerError, fetch, same_bytes
+from .names import NAMES, names
+from .services import FLOOR, OURS, Contender, Service
+from .workloads import Workload
+
+Cell = tuple[Workload, Contender]
+LIMIT = 10_000_000  # far more names than any measurement appends
+
+
+class Bench:
+    """The running services, one for each contender and length of list, and what they were found to do.
+
+    All of them run all the time, as idle ones cost nothing: so the rounds can go round all workloads, and
+    what disturbs the machine for a while disturbs them all alike.
+    """
+
+    def __init__(self, workloads: Sequence[Workload], folder: Path) -> None:
+        self.cells: list[Cell] = [(work, who) for work in workloads for who in work.contenders]
+        self.rates: defaultdict[Cell, list[float]] = defaultdict(list)
+        self.errors: Counter[Cell] = Counter()
+        self._folder = folder
+        self._number = count()
+        self._services: dict[tuple[Contender, int], Service] = {}
+        self._answers: dict[Cell, Answer] = {}
+
+    def run(self, rounds: int, seconds: float | None = None) -> None:
+        """Measure every cell `rounds` times, for `seconds` each or as long as its workload says."""
+        with ExitStack() as stack:
+            for work, who in self.cells:
+                key = (who, work.names)
+                if not work.writers and key not in self._services:
+                    self._services[key] = stack.enter_context(self.start(*key))
+            for work, who in self._with_progress(1, "checking"):
+                if not work.writers:
+                    self._check(work, who)
+            for cell in self._with_progress(rounds, "measuring"):
+                load = self._measure(*cell, seconds or cell[0].seconds)
+                self.errors[cell] += load.bad_statuses + load.socket_errors
+                self.rates[cell].append(self._rate(cell, load))
+
+    def start(self, who: Contender, length: int) -> Service:
+        """Start a service whose list holds `length` names; only the service's own lists are shared."""
+        path = self._folder / (f"{length}.db" if length > 3 else f"fresh-{next(self._number)}.db")
+        if who in OURS and length > 3 and not path.exists():
+            asyncio.run(_fill(path, length))
+        environment = {
+            NAMES: str(length),
+            "BENCH_DATABASE": str(path),
+            "WIZARDS_DATABASE_URL": f"sqlite:///{path}",
+            "WIZARDS_MAX_WIZARDS": str(LIMIT),
+        }
+        return Service(who, environment, self._folder / f"{next(self._number)}.log")
+
+    def _check(self, work: Workload, who: Contender) -> None:
+        port = self._services[who, work.names].port
+        etag = fetch(port, work.path).headers.get("etag", '"none"') if work.known else ""
+        answer = self._answers[work, who] = fetch(port, work.path, work.headers(etag))
+        work.check(who, answer)
+        if who in OURS:  # the floor, on the same server, has come before
+            floor = self._answers[work, FLOOR[OURS.index(who)]]
+            if not same_bytes(answer, floor):
+                raise WrongAnswerError(f"{work.title}: {who} answers {answer}, but the floor {floor}")
+
+    def _measure(self, work: Workload, who: Contender, seconds: float) -> wrk.Load:
+        if work.writers:
+            return self._measure_writing(work, who, seconds)
+        service = self._services[who, work.names]
+        headers = work.headers(self._answers[work, who].headers.get("etag", '"none"'))
+        load = wrk.run(wrk.command(service.url(work.path), work.readers, seconds, headers, append=False))
+        fetch(service.port, "/")  # what wrk has left behind in the queue is served now, not in the next turn
+        return load
+
+    def _measure_writing(self, work: Workload, who: Contender, seconds: float) -> wrk.Load:
+        with self.start(who, work.names) as service:
+            work.check_append(fetch(service.port, "/wizards?name=Neville"), who)
+            writing = wrk.command(service.url("/wizards?name="), work.writers, seconds, {}, append=True)
+            if not work.readers:
+                return wrk.run(writing)
+            with wrk.running(writing):
+                return wrk.run(wrk.command(service.url(work.path), work.readers, seconds, {}, append=False))
+
+    def _rate(self, cell: Cell, load: wrk.Load) -> float:
+        # Answers that were under way at the end count as far as they came; pages of 7 MiB are few a second.
+        answer = self._answers.get(cell)
+        return (load.received / answer.size if answer else load.requests) / load.seconds
+
+    def _with_progress(self, rounds: int, doing: str) -> Iterator[Cell]:
+        cells = self.cells * rounds
+        for done, cell in enumerate(cells):
+            bar = "#" * (30 * done // len(cells))
+            title = f"{cell[0].title}: {cell[1]}"
+            sys.stderr.write(f"\r\033[K{doing} [{bar:30}] {done}/{len(cells)} {title:.70}")
+            sys.stderr.flush()
+            yield cell
+        sys.stderr.write("\r\033[K")
+
+
+async def _fill(path: Path, length: int) -> None:
+    app = create_app({"DATABASE_URL": f"sqlite:///{path}"})
+    app.logger.setLevel("ERROR")
+    async with app.test_app():  # makes the table, and stands at three names
+        rows = [{"position": at, "name": name} for at, name in enumerate(names(length), 1)][3:]
+        with sql.create_engine(f"sqlite:///{path}").begin() as connection:
+            connection.execute(sql.insert(table), rows)

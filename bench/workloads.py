@@ -1,0 +1,125 @@
+"""What is measured, and on whom."""
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from . import names
+from .answers import Answer, WrongAnswerError
+from .services import FLASK, FLASK_SQLITE, FLOOR, OTHERS, OURS, QUART, Contender
+
+CLIENTS = 64
+HONOURING = (*FLOOR, *OURS)  # those that honour Accept-Encoding and If-None-Match
+
+HELLO = b"<p>Hello World from Flask!</p>"
+GRYFFINDORS = [{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """So many clients that ask for a path, of a service whose list holds so many names.
+
+    Where there are writers, each measurement has a fresh service with a database of its own, and the
+    readers, if any, are measured; else the writers.
+    """
+
+    title: str
+    path: str
+    contenders: tuple[Contender, ...]
+    names: int = 3
+    readers: int = CLIENTS
+    writers: int = 0
+    gzip: bool = False
+    known: bool = False
+    seconds: float = 1  # of each measurement
+    charted: bool = False
+
+    def headers(self, etag: str) -> dict[str, str]:
+        """Return the request's headers, for a client that knows an answer by its ETag."""
+        if self.known:
+            return {"If-None-Match": etag}
+        return {"Accept-Encoding": "gzip"} if self.gzip else {}
+
+    def check(self, contender: Contender, answer: Answer) -> None:
+        """Raise WrongAnswerError unless that is the right answer."""
+        honours = contender in HONOURING
+        status = HTTPStatus.NOT_MODIFIED if self.known and honours else HTTPStatus.OK
+        zipped = answer.headers.get("content-encoding") == "gzip"
+        if answer.status != status or zipped != (self.gzip and honours) or not self._is_right(answer):
+            raise WrongAnswerError(f"{self.title}: {contender} answers wrongly: {answer}")
+
+    def check_append(self, answer: Answer, contender: Contender) -> None:
+        """Raise WrongAnswerError unless that is the right answer to the first append, of Neville."""
+        if answer.body != names.page([*names.names(self.names), "Neville"]):
+            raise WrongAnswerError(f"{self.title}: {contender} answers wrongly: {answer}")
+
+    def _is_right(self, answer: Answer) -> bool:
+        if answer.status == HTTPStatus.NOT_MODIFIED:
+            return not answer.body
+        if self.path == "/":
+            return answer.body == HELLO
+        if self.path == "/api/wizards":
+            return bool(json.loads(answer.body) == GRYFFINDORS)
+        return answer.body == names.page(names.names(self.names))
+
+
+def _on_hypercorn(*groups: list[Contender]) -> tuple[Contender, ...]:
+    return tuple(group[0] for group in groups)
+
+
+ALL = (*FLOOR, *OURS, *FLASK, *QUART, *OTHERS)
+PAGE_BUILDERS = _on_hypercorn(FLOOR, OURS, FLASK, QUART)
+KEEPERS = _on_hypercorn(FLOOR, OURS, FLASK)
+DURABLE = _on_hypercorn(OURS, FLASK_SQLITE)
+SIZES = (3, 1_000, 10_000, 100_000)
+
+WORKLOADS = [
+    Workload("/", "/", ALL, charted=True),
+    Workload("/api/wizards", "/api/wizards", ALL),
+    Workload("/wizards, 3 names", "/wizards", ALL, charted=True),
+    *(
+        Workload(
+            f"/wizards, {size:,} names",
+            "/wizards",
+            PAGE_BUILDERS,
+            size,
+            # 64 pages of 7 MiB take some applications a second before the first byte leaves.
+            seconds=3 if size == SIZES[-1] else 1,
+            charted=size == 10_000,
+        )
+        for size in SIZES[1:]
+    ),
+    *(
+        Workload(
+            f"/wizards, {size:,} names, gzip", "/wizards", KEEPERS, size, gzip=True, charted=size == 10_000
+        )
+        for size in SIZES
+    ),
+    *(
+        Workload(
+            f"/wizards, {size:,} names, unchanged",
+            "/wizards",
+            KEEPERS,
+            size,
+            known=True,
+            charted=size == SIZES[-1],
+        )
+        for size in SIZES
+    ),
+    *(
+        Workload(
+            f"durable appends, {writers} client{'s' * (writers > 1)}",
+            "/wizards",
+            DURABLE,
+            readers=0,
+            writers=writers,
+            seconds=2,
+            charted=writers == CLIENTS,
+        )
+        for writers in (1, CLIENTS, 512)
+    ),
+    *(
+        Workload(f"{path}, while {CLIENTS} clients append", path, DURABLE, writers=CLIENTS, seconds=2)
+        for path in ("/", "/wizards")
+    ),
+]
