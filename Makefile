@@ -37,8 +37,8 @@ demo: .venv/installed  ## watch a few clients share a list
 	@.venv/bin/python docs/demo.py
 
 build: .venv/installed  ## make a wheel and an sdist in dist/
-	.venv/bin/python -m flit_core.wheel --outdir dist
-	.venv/bin/python -m flit_core.sdist --outdir dist
+	@mkdir -p dist
+	@.venv/bin/python -c 'from flit_core import buildapi as b; print(b.build_wheel("dist"), b.build_sdist("dist"))'
 
 install: .venv/installed  ## set up .venv with the project and the server; start nothing
 
