@@ -14,9 +14,9 @@ from typing import Any
 from hypercorn.typing import (
     ASGIFramework,
     ASGIReceiveCallable,
-    ASGIReceiveEvent,
     ASGISendCallable,
     ASGISendEvent,
+    HTTPDisconnectEvent,
     HTTPScope,
     Scope,
 )
@@ -97,22 +97,23 @@ class ReadCache:
 
     async def _ask(self, answers: Answers, key: Hashable, scope: HTTPScope) -> list[ASGISendEvent]:
         messages: list[Any] = []
+        answered = asyncio.Event()
 
         async def record(message: ASGISendEvent) -> None:
             messages.append(message)
+            if not message.get("more_body", True):
+                answered.set()
+
+        async def leave() -> HTTPDisconnectEvent:
+            await answered.wait()
+            return {"type": "http.disconnect"}
 
         try:
-            await self._app(scope, _nothing, record)
+            await self._app(scope, leave, record)
         finally:
             if not messages or messages[0]["status"] not in KEPT:
                 del answers[key]
         return _without_empty(messages)
-
-
-async def _nothing() -> ASGIReceiveEvent:
-    # No handler wants a body, and nobody leaves.
-    never: asyncio.Future[ASGIReceiveEvent] = asyncio.get_running_loop().create_future()
-    return await never
 
 
 def _key(scope: HTTPScope, varying: frozenset[bytes]) -> Hashable:
