@@ -34,15 +34,16 @@ class PostgreSQLStore(Store):
             max_overflow=0,
             pool_pre_ping=True,
             hide_parameters=True,
+            # Without BEGIN and COMMIT around them a SELECT and a ping are one round trip each, not three.
+            isolation_level="AUTOCOMMIT",
         )
-        # Without BEGIN and COMMIT around it a SELECT is one round trip, not three.
-        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._writer = self._engine.execution_options(isolation_level="READ COMMITTED")
 
     async def close(self) -> None:
         await self._engine.dispose()
 
     async def _run(self, work: Callable[[sql.Connection], T], *, writes: bool = True) -> T:
-        engine = self._engine if writes else self._reader
+        engine = self._writer if writes else self._engine
         async with asyncio.timeout(PATIENCE), engine.connect() as connection:
             result = await connection.run_sync(work)
             await connection.commit()

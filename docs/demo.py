@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""`make demo`: a server, five clients that add wizards at the same time, and what each of them gets back."""
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from wizards import create_app
+
+CLIENTS = {
+    "Ann": ("Luna", "Ginny"),
+    "Bob": ("Neville", "Cho"),
+    "Cem": ("Cedric", "Dean"),
+    "Dea": ("Parvati", "Padma"),
+    "Eve": ("Fred & George", "<b>Draco</b>"),
+}
+
+
+def say(line: str = "") -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def fetch(url: str, media_type: str = "application/json") -> str:
+    """Return what the server answers."""
+    with urlopen(Request(url, headers={"Accept": media_type}), timeout=30) as answer:  # noqa: S310  # our own
+        text: str = answer.read().decode()
+    return text
+
+
+async def names(url: str) -> list[str]:
+    """Return the list that the server answers, without blocking the server beside us."""
+    return [wizard["name"] for wizard in json.loads(await asyncio.to_thread(fetch, url))]
+
+
+async def add(client: str, url: str) -> list[list[str]]:
+    """Add the wizards of one client, one after the other, and show what it got back."""
+    answers = []
+    for name in CLIENTS[client]:
+        answers.append(await names(f"{url}/wizards?name={quote(name)}"))
+        place = answers[-1].index(name) + 1
+        since = ", ".join(answers[-1][place - 1 :])
+        say(f"  {client} adds {name:<15}no. {place:>2}   of {len(answers[-1]):>2}: …, {since}")
+    return answers
+
+
+async def show(url: str) -> None:
+    """Show a greeting, the clients, and what the list is in the end."""
+    say(f"A server has started on {url}, its list in memory: {', '.join(await names(f'{url}/wizards'))}.")
+    say("Five clients add two wizards each, all at the same time. This is what each gets back:\n")
+    got = await asyncio.gather(*(add(client, url) for client in CLIENTS))
+    final = await names(f"{url}/wizards")
+    answers = [answer for both in got for answer in both]
+    prefixes = sum(answer == final[: len(answer)] for answer in answers)
+    say(
+        f"\nThe list holds {len(final)} names now, {len(set(final))} different ones: none lost, none doubled."
+    )
+    say(f"{prefixes} of {len(answers)} answers are the beginning of it, as far as it had come.")
+    page = await asyncio.to_thread(fetch, f"{url}/wizards", "text/html")
+    say(f"A browser gets it as HTML, with harmless names: …{page[page.index('<p>Hello Fred') :][:55]}…\n")
+
+
+async def main() -> None:
+    """Serve on a free port, show, stop."""
+    logging.getLogger("wizards").setLevel(logging.WARNING)
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.errorlog = None  # it would say where it listens once more
+    app = create_app({"DATABASE_URL": "sqlite://"})
+    shown = asyncio.Event()
+    server = asyncio.create_task(serve(app, config, shutdown_trigger=shown.wait))
+    try:
+        await show(url)
+    finally:
+        shown.set()
+        await server
+    say("The server has stopped. `make run` starts one that stays; `make help` lists the rest.")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,386 @@
+"""What the documents say is true: every block in them is run, or is named here with the reason why not.
+
+A block is code between fences. What checks it depends on the word behind the fence: the lines of a
+`console` block are commands (`$ …`) and what they print; each has to match a row of COMMANDS. A block or a
+command that nothing here knows fails.
+"""
+
+import configparser
+import os
+import re
+import shlex
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from importlib.metadata import distribution
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+from databases import PostgreSQL, _programs
+from hypercorn.config import Config
+from servers import ROOT, Server
+
+from wizards import create_app
+from wizards.config import BOUNDS, DEFAULTS
+
+README, GUIDE, OPERATIONS = DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs" / "from-flask-to-quart.md",
+    ROOT / "docs" / "operations.md",
+)
+RUNNING = r"Running on http://127\.0\.0\.1:([1-9]\d*)"
+HYPERCORN = [sys.executable, "-m", "hypercorn"]
+
+
+class Block(NamedTuple):
+    """Code in a document: the words behind the fence, and the text."""
+
+    document: Path
+    kind: str
+    text: str
+
+
+class Command(NamedTuple):
+    """A command of a console block and what it prints."""
+
+    line: str
+    output: str
+
+
+def blocks(document: Path) -> Iterator[Block]:
+    for kind, text in re.findall(r"^```([^\n]*)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL):
+        yield Block(document, kind, text)
+
+
+def commands(block: Block) -> Iterator[Command]:
+    starts = [*(found.start() for found in re.finditer(r"^\$ ", block.text, re.MULTILINE)), len(block.text)]
+    assert starts[0] == 0, f"{block.document.name}: this begins with no command: {block.text}"
+    for start, end in pairwise(starts):
+        line, _, output = block.text[start:end].removeprefix("$ ").partition("\n")
+        yield Command(line.partition("  #")[0].strip(), output)
+
+
+LISTINGS = [block for block in blocks(GUIDE) if block.kind == "python app.py"]
+
+
+def console(document: Path) -> Iterator[Command]:
+    for block in blocks(document):
+        if block.kind == "console":
+            yield from commands(block)
+
+
+# --- Commands. ---
+
+
+class Place(NamedTuple):
+    """Where a command is tried: an empty folder and a PostgreSQL."""
+
+    folder: Path
+    postgresql: PostgreSQL
+
+
+def has_target(command: Command, _: Place) -> None:
+    words = [word for word in shlex.split(command.line) if "=" not in word]
+    assert words[0] == "make"
+    assert set(words[1:]) <= set(re.findall("^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def takes_url(command: Command, place: Place) -> None:
+    """Check the setting in front of a command, and the command."""
+    setting, _, rest = command.line.partition(" ")
+    name, _, value = setting.partition("=")
+    create_app({name.removeprefix("WIZARDS_"): value})
+    run(Command(rest, ""), place)
+
+
+def has_options(command: Command, _: Place) -> None:
+    """Check that Hypercorn knows the options. The server itself is started by the tests of its claims."""
+    known = subprocess.run([*HYPERCORN, "--help"], capture_output=True, check=True, text=True).stdout
+    words = shlex.split(command.line)
+    assert words[0].rpartition("/")[2] == "hypercorn"
+    assert words[-1] in {"asgi:app", "app:app"}
+    assert {word for word in words if word.startswith("--")} <= set(re.findall("--[a-z-]+", known))
+
+
+@contextmanager
+def serving(folder: Path, line: str = "hypercorn app:app") -> Iterator[int]:
+    """Run the command in `folder`, but on a port that is free; give the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = subprocess.Popen(
+            [*HYPERCORN, "--bind", f"fd://{listener.fileno()}", *shlex.split(line)[1:]],
+            cwd=folder,
+            env={**os.environ, "WIZARDS_DATABASE_URL": f"sqlite:///{folder}/served.db"},
+            stderr=subprocess.DEVNULL,
+            pass_fds=(listener.fileno(),),
+        )
+        try:
+            yield listener.getsockname()[1]
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def serves(command: Command, place: Place) -> None:
+    """Start the reader's app, or ours, and ask for the greeting."""
+    has_options(command, place)
+    (place.folder / "asgi.py").write_text((ROOT / "asgi.py").read_text())
+    (place.folder / "app.py").write_text(LISTINGS[-1].text)
+    with serving(place.folder, command.line) as port:
+        assert fetch(port, "/") == "<p>Hello World from Flask!</p>"
+
+
+def backs_up_sqlite(command: Command, place: Place) -> None:
+    """Back a list up while it is open; the back-up holds it all."""
+    source = create_list(place.folder / "wizards.db")
+    if shutil.which("sqlite3"):
+        subprocess.run(shlex.split(command.line), cwd=place.folder, check=True)
+    else:  # the same through the library that the program is made of
+        with closing(sqlite3.connect(place.folder / "wizards.backup")) as target:
+            source.backup(target)
+    source.close()
+    with closing(sqlite3.connect(place.folder / "wizards.backup")) as backup:
+        assert backup.execute("SELECT name FROM wizards").fetchall() == [("Luna",)]
+
+
+def create_list(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE wizards AS SELECT 'Luna' AS name")
+    return connection
+
+
+def dumps_postgresql(command: Command, place: Place) -> None:
+    """Dump a list from a database of the test's own."""
+    url = place.postgresql.new_database()
+    place.postgresql.execute(
+        "CREATE TABLE wizards AS SELECT 'Luna' AS name", url.split("/")[3].partition("?")[0]
+    )
+    line = command.line.replace("postgresql://merlin@db/wizards", url)
+    assert url in line
+    subprocess.run(
+        [_programs() / "pg_dump", *shlex.split(line)[1:]], cwd=place.folder, check=True, capture_output=True
+    )
+    assert "Luna" in (place.folder / "wizards.sql").read_text()
+
+
+def is_installed(command: Command, _: Place) -> None:
+    """Check that the names are those of packages; a test does not download."""
+    for name in shlex.split(command.line)[2:]:
+        assert distribution("wizards" if name.startswith(".") else name)
+
+
+def is_elsewhere(_: Command, __: Place) -> None:
+    """Do nothing: the reason stands beside it."""
+
+
+# The first row whose pattern matches the whole command says how it is checked.
+COMMANDS: list[tuple[str, Callable[[Command, Place], None]]] = [
+    ("make [a-z-]+", has_target),
+    ("WIZARDS_[A-Z_]+=.*", takes_url),
+    ("hypercorn (--workers 2 )?(asgi|app):app", serves),
+    ("hypercorn .*", has_options),
+    ("sqlite3 .*", backs_up_sqlite),
+    ("pg_dump .*", dumps_postgresql),
+    ("pip install .*", is_installed),
+    ("curl .*", is_elsewhere),  # test_readme_answers and test_guide compare their output
+    ("(mkdir|cd|python3 -m venv|[.]|python -c|deactivate).*", is_elsewhere),  # test_guide_environment
+    ("quart --debug run", is_elsewhere),  # it takes port 5000; test_guide_hot_reload gives it another
+    ("systemctl .*", is_elsewhere),  # needs root and systemd
+]
+
+
+def run(command: Command, place: Place) -> None:
+    """Check one command."""
+    check = next((check for pattern, check in COMMANDS if re.fullmatch(pattern, command.line)), None)
+    assert check is not None, f"nothing here checks: {command.line}"
+    check(command, place)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_commands(document: Path, tmp_path: Path, postgresql: PostgreSQL) -> None:
+    """Every command in a document does what the document says, or is named here with a reason."""
+    place = Place(tmp_path, postgresql)
+    if os.geteuid() == 0:
+        tmp_path.chmod(0o755)
+    for command in console(document):
+        run(command, place)
+
+
+# --- Answers. ---
+
+
+def fetch(port: int, target: str) -> str:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        assert response.status < 500
+        return response.read().decode().removesuffix("\n")
+
+
+def check_answers(found: Iterator[Command], port: int) -> int:
+    """Do what each curl does, compare the answers, return how many there were."""
+    count = 0
+    for command in found:
+        words = shlex.split(command.line)
+        if words[0] == "curl":
+            address = urlsplit(words[-1])
+            assert (len(words), address.netloc) == (2, "127.0.0.1:8000")
+            target = address._replace(scheme="", netloc="").geturl()
+            assert fetch(port, target) == command.output.removesuffix("\n")
+            count += 1
+    return count
+
+
+def test_readme_answers(tmp_path: Path) -> None:
+    """A server answers as the README shows."""
+    with Server(tmp_path) as server:
+        assert check_answers(console(README), server.port) == 3
+
+
+def test_guide(tmp_path: Path) -> None:
+    """Each listing of the guide is a whole app that answers as the guide shows before the next listing."""
+    found = list(blocks(GUIDE))
+    listings = [index for index, block in enumerate(found) if block.kind == "python app.py"]
+    compared = 0
+    for index, following in pairwise([*listings, len(found)]):
+        (tmp_path / "app.py").write_text(found[index].text)
+        shown = [block for block in found[index:following] if block.kind == "console"]
+        with serving(tmp_path) as port:
+            fetch(port, "/")
+            compared += check_answers((command for block in shown for command in commands(block)), port)
+    assert (len(listings), compared) == (5, 3)
+
+
+def test_guide_answers_as_we_do(tmp_path: Path) -> None:
+    """The reader's app in the end answers the four requests of the contract as ours does."""
+    (tmp_path / "app.py").write_text(LISTINGS[-1].text)
+    with serving(tmp_path) as theirs, Server(tmp_path) as ours:
+        for target in ("/", "/wizards", "/wizards?name=%3Cb%3E", "/api/wizards"):
+            assert fetch(theirs, target) == fetch(ours.port, target)
+
+
+def test_guide_environment(tmp_path: Path) -> None:
+    """The steps of the shell make an environment, show that it is active, and leave it."""
+    steps = [command.line for command in console(GUIDE)]
+    shell = [line for line in steps if re.match("mkdir|cd |python|[.] |deactivate", line)]
+    assert len(shell) == 6
+    quick = [line.replace("-m venv", "-m venv --without-pip") for line in shell]
+    script = "\n".join(["set -e", *quick, 'echo "left: ${VIRTUAL_ENV-yes}"'])
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": path},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    active, left = done.stdout.splitlines()
+    assert active.endswith("wizards-app/.venv")
+    assert left == "left: yes"
+
+
+def test_guide_hot_reload(tmp_path: Path) -> None:
+    """The command of the guide, on a free port, serves what `app.py` holds after each change of it."""
+    assert "quart --debug run" in [command.line for command in console(GUIDE)]
+    (tmp_path / "app.py").write_text(LISTINGS[-1].text)
+    command = [sys.executable, "-u", "-m", "quart", "--debug", "run", "--port", "0"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            ports = (found[1] for line in process.stdout if (found := re.search(RUNNING, line)))
+            assert fetch(int(next(ports)), "/") == "<p>Hello World from Flask!</p>"
+            (tmp_path / "app.py").write_text(LISTINGS[-1].text.replace("World", "again"))
+            assert fetch(int(next(ports)), "/") == "<p>Hello again from Flask!</p>"
+        finally:
+            process.kill()
+
+
+# --- Other blocks, tables, links. ---
+
+
+def check_unit(block: Block) -> None:
+    """Check that a systemd unit can be read, and what it starts."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(block.text)
+    if "Service" in unit:
+        has_options(Command(unit["Service"]["ExecStart"], ""), Place(ROOT, None))  # type: ignore[arg-type]
+        assert unit["Service"]["Restart"] == "always"
+
+
+def check_map(block: Block) -> None:
+    """Check that the map of the source names what there is, and all modules."""
+    named = re.findall(r"[a-z_/]+\.(?:py|toml)", block.text)
+    modules = {path.name for path in (ROOT / "src" / "wizards").glob("*.py")} - {"__init__.py"}
+    assert modules <= {Path(name).name for name in named}
+    for name in named:
+        assert (ROOT / name).exists() or Path(name).name in modules, name
+
+
+BLOCKS: dict[str, Callable[[Block], None]] = {
+    "console": lambda _: None,  # test_commands
+    "python app.py": lambda _: None,  # test_guide
+    "ini": check_unit,
+    "nginx": lambda _: None,  # needs nginx
+    "": check_map,
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_blocks(document: Path) -> None:
+    """There is a check for every block."""
+    for block in blocks(document):
+        BLOCKS[block.kind if block.kind in BLOCKS else block.kind.split()[0]](block)
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_names_in_prose(document: Path) -> None:
+    """Links between documents lead somewhere, and targets of make that prose names exist."""
+    text = document.read_text()
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (document.parent / link).exists(), link
+    for target in re.findall(r"`make ([a-z-]+)", text):
+        has_target(Command(f"make {target}", ""), None)  # type: ignore[arg-type]
+
+
+def test_table_of_settings() -> None:
+    """The README's table has every setting with its default and its bounds."""
+    rows = re.findall(r"^\| `WIZARDS_(\w+)` \| `(.*?)` \| (.*) \|$", README.read_text(), re.MULTILINE)
+    assert {name: default for name, default, _ in rows} == {key: str(v) for key, v in DEFAULTS.items()}
+    for name, _, words in rows:
+        if name in BOUNDS:
+            assert words.endswith("{:,} to {:,}".format(*BOUNDS[name]))
+
+
+def test_keys_of_hypercorn() -> None:
+    """Every key in hypercorn.toml is a setting of Hypercorn, which ignores others without a word."""
+    settings = tomllib.loads((ROOT / "hypercorn.toml").read_text())
+    fresh, read = Config(), Config.from_toml(ROOT / "hypercorn.toml")
+    for key, value in settings.items():
+        assert hasattr(fresh, key)
+        assert getattr(read, key) == value
+
+
+def test_demo() -> None:
+    """The demo shows ten appends with what each got back, loses none, and ends by itself."""
+    command = [sys.executable, "-W", "error", str(ROOT / "docs" / "demo.py")]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+    assert len(re.findall(r"adds .* no\. +\d+ +of +\d+: …, ", done.stdout)) == 10
+    assert "13 names now, 13 different ones" in done.stdout
+    assert "10 of 10 answers are the beginning of it" in done.stdout
+    assert "Fred &amp; George" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,233 @@
+"""docs/openapi.yaml describes what is served: all of it, and nothing else."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import httpx
+import pytest
+import schemathesis
+import yaml  # type: ignore[import-untyped]
+from clients import client_of
+from hypothesis import HealthCheck, settings
+from jsonschema_rs import validator_for
+from quart import Quart
+from schemathesis.config import SchemathesisConfig
+from servers import ROOT, Server
+
+from wizards import create_app
+from wizards.config import DEFAULTS
+from wizards.roster import RosterUnavailableError
+
+FILE = ROOT / "docs" / "openapi.yaml"
+DESCRIPTION: dict[str, Any] = yaml.safe_load(FILE.read_text())
+METHODS = {"get", "head", "options"}
+NOT_METHODS = {"description", "parameters", "x-other-methods"}
+
+CONFIG = SchemathesisConfig.from_dict(
+    {
+        "generation": {"deterministic": True},
+        "checks": {
+            # Conditions and ranges that cannot be met are valid input, too: 304, 412 and 416 answer them.
+            "positive_data_acceptance": {"expected-statuses": ["2xx", 304, 403, 404, 412, 416]},
+        },
+    }
+)
+schema = schemathesis.openapi.from_path(FILE, config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("openapi")) as server:
+        yield server
+
+
+@schema.parametrize()
+@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+def test_schemathesis(server: Server, case: schemathesis.Case[Any]) -> None:
+    """Whatever is asked, as described or not, is answered as described (all of schemathesis's checks)."""
+    case.call_and_validate(base_url=server.base_url)
+
+
+# --- Every answer that is described, provoked; every answer that was provoked, described. ---
+
+
+class Provoked(NamedTuple):
+    """A request and the status it gets."""
+
+    line: str
+    status: int
+    headers: Mapping[str, str] = {}
+
+    def as_json(self) -> "Provoked":
+        """Return the same request of a client that prefers JSON."""
+        return self._replace(headers={**self.headers, "Accept": "application/json"})
+
+
+BAD_HOST = {"Host": ".."}
+APPEND = "/wizards?name=Luna"
+FOUND = {"/": 200, "/wizards": 200, "/api/wizards": 200, "/static/a/b": 404}
+
+EVERYWHERE = [
+    Provoked(f"{method} {path}", status, headers)
+    for path, found in FOUND.items()
+    for method in ("GET", "HEAD", "OPTIONS")
+    for status, headers in ((200 if method == "OPTIONS" else found, {}), (400, BAD_HOST))
+]
+ELSEWHERE = [
+    Provoked("GET /nowhere", 404),
+    Provoked("POST /wizards/", 404),
+    Provoked("GET /api//wizards", 308),
+    *[Provoked(f"{method} /static//x", 308) for method in ("GET", "HEAD", "OPTIONS")],
+    Provoked("OPTIONS /static/a%0Ab", 404),
+]
+OTHER_METHODS = [
+    Provoked(f"{method} {path}", 405)
+    for path in FOUND
+    for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW")
+]
+OF_THE_LIST = [
+    Provoked(f"{method} {target}", status, headers)
+    for method in ("GET", "HEAD")
+    for target, status, headers in (
+        ("/wizards", 200, {}),
+        ("/wizards", 200, {"Accept-Encoding": "identity"}),
+        (APPEND, 200, {}),
+        ("/wizards", 304, {"If-None-Match": "*"}),
+        ("/wizards", 412, {"If-Match": '"other"'}),
+        ("/wizards?name=" + "x" * 256, 400, {}),
+        (APPEND, 403, {"Sec-Fetch-Site": "cross-site"}),
+        (APPEND, 403, {"Sec-Purpose": "prefetch"}),
+    )
+]
+PARTS = [
+    Provoked("GET /wizards", 206, {"Range": "bytes=0-9"}),
+    Provoked(f"GET {APPEND}", 206, {"Range": "bytes=9-"}),
+    Provoked("GET /wizards", 416, {"Range": "bytes=999999-"}),
+]
+FULL = [Provoked(f"{method} {APPEND}", 507) for method in ("GET", "HEAD")]
+OUTAGE = [Provoked(f"{method} {path}", 503) for method in ("GET", "HEAD") for path in ("/wizards", APPEND)]
+AS_JSON = [row.as_json() for row in (*OF_THE_LIST, *PARTS, *OTHER_METHODS) if row.line.startswith("GET")]
+AS_JSON += [row.as_json() for row in OTHER_METHODS]
+
+Answer = tuple[str, str, str, str | None]
+
+
+def resolve(part: Any) -> Any:
+    """Follow a reference."""
+    found = part
+    while "$ref" in found:
+        keys = found["$ref"].removeprefix("#/").split("/")
+        found = DESCRIPTION
+        for key in keys:
+            found = found[key]
+    return found
+
+
+def place(row: Provoked) -> tuple[str, str, str]:
+    """Return the path, the method and the status under which the answer to `row` is described."""
+    method, target = row.line.lower().split()
+    path = re.sub("^/static/.*", "/static/{filename}", target.partition("?")[0])
+    if path not in DESCRIPTION["paths"]:
+        return "x-other-paths", "", str(row.status)
+    return path, method if method in METHODS else "x-other-methods", str(row.status)
+
+
+def description_at(path: str, method: str, status: str) -> Any:
+    if path == "x-other-paths":
+        return resolve(DESCRIPTION[path][status])
+    operation = DESCRIPTION["paths"][path][method]
+    if method == "x-other-methods":
+        assert status == "405"
+        return resolve(operation)
+    assert status in operation["responses"], f"{method} {path} has no {status}"
+    return resolve(operation["responses"][status])
+
+
+def everything_described() -> set[Answer]:
+    """Return every answer of the description. The media type counts where there is a body."""
+    places = [("x-other-paths", "", status) for status in DESCRIPTION["x-other-paths"]]
+    for path, item in DESCRIPTION["paths"].items():
+        places.append((path, "x-other-methods", "405"))
+        places += [(path, method, status) for method in METHODS for status in item[method]["responses"]]
+    return {
+        (*at, media_type)
+        for at in places
+        for media_type in description_at(*at).get("content", {None})
+        if at[1] != "head" or media_type is None
+    } | {(*at, None) for at in places if at[1] == "head"}
+
+
+def check_headers(response: httpx.Response, description: Any) -> None:
+    headers = {name.lower(): resolve(header) for name, header in description.get("headers", {}).items()}
+    seen = dict(response.headers)
+    seen.pop("content-type")
+    assert set(seen) <= set(headers)
+    assert {name for name, header in headers.items() if header.get("required")} <= set(seen)
+    for name, value in seen.items():
+        whole = headers[name]["schema"].get("type") == "integer"
+        validator_for(headers[name]["schema"]).validate(int(value) if whole else value)
+
+
+def check(row: Provoked, response: httpx.Response) -> Answer:
+    """Check an answer against its description; return where that is."""
+    assert response.status_code == row.status, row
+    at = place(row)
+    description = description_at(*at)
+    check_headers(response, description)
+    if at[1] == "head" or "content" not in description:
+        assert response.content == b""
+        return *at, None
+    media_type = response.headers["content-type"]
+    is_json = media_type == "application/json" and row.status != 206
+    body = resolve(description["content"][media_type]["schema"])
+    validator_for(body).validate(response.json() if is_json else response.text)
+    return *at, media_type
+
+
+async def provoke(rows: list[Provoked], app: Quart) -> set[Answer]:
+    """Send the requests to `app`, check the answers, and return where they are described."""
+    async with app.test_app(), client_of(app) as client:
+        return {
+            check(row, await client.request(*row.line.split(), headers=dict(row.headers))) for row in rows
+        }
+
+
+def app_without_storage() -> Quart:
+    app = create_app({"DATABASE_URL": "sqlite://"})
+
+    async def fail(*_: object) -> NoReturn:
+        raise RosterUnavailableError
+
+    app.extensions["roster"].read = app.extensions["roster"].append = fail
+    return app
+
+
+async def test_every_answer_is_described_and_every_description_true() -> None:
+    """What is described can be provoked, header by header, and what was provoked is described."""
+    usual = [*EVERYWHERE, *ELSEWHERE, *OTHER_METHODS, *OF_THE_LIST, *PARTS, *AS_JSON]
+    seen = await provoke(usual, create_app({"DATABASE_URL": "sqlite://"}))
+    full = [*FULL, FULL[0].as_json()]
+    seen |= await provoke(full, create_app({"DATABASE_URL": "sqlite://", "MAX_WIZARDS": 3}))
+    seen |= await provoke([*OUTAGE, OUTAGE[0].as_json()], app_without_storage())
+    assert seen == everything_described()
+
+
+def test_every_route_is_described() -> None:
+    """The description has the routes of the application, each with its methods."""
+    routes = {
+        re.sub("<path:(.*?)>", r"{\1}", rule.rule): {method.lower() for method in rule.methods or ()}
+        for rule in create_app({"DATABASE_URL": "sqlite://"}).url_map.iter_rules()
+    }
+    paths = DESCRIPTION["paths"].items()
+    assert routes == {path: set(item) - NOT_METHODS for path, item in paths}
+
+
+def test_limits_are_described() -> None:
+    """The limits in the description are the defaults of the settings."""
+    components = DESCRIPTION["components"]
+    assert components["parameters"]["name"]["schema"]["maxLength"] == DEFAULTS["MAX_NAME_LENGTH"]
+    assert components["schemas"]["JSONList"]["maxItems"] == DEFAULTS["MAX_WIZARDS"]
+    version = re.search('version = "(.*)"', (ROOT / "pyproject.toml").read_text())
+    assert version is not None
+    assert DESCRIPTION["info"]["version"] == version[1]
