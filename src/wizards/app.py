@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 from quart import Quart
 from sqlalchemy import URL
 
-from . import errors
+from . import errors, hypercorn_mends
+from .bodies import DiscardBodies
 from .config import DEFAULTS, PREFIX, Settings, StartError
 from .connection import Connection, complete_headers
 from .plain_appends import PlainAppends
@@ -35,15 +36,16 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     stop = Stop(app)
     app.extensions |= {"roster": roster, "stop": stop}
     app.asgi_http_class = Connection
-    app.asgi_app = PlainAppends(  # type: ignore[method-assign]
-        ReadCache(app.asgi_app, roster), roster, stop, max_name_length=settings.max_name_length
-    )
+    reads = ReadCache(app.asgi_app, roster)
+    appends = PlainAppends(reads, roster, stop, max_name_length=settings.max_name_length)
+    app.asgi_app = DiscardBodies(appends)  # type: ignore[method-assign]
     app.register_blueprint(blueprint)
     app.after_request(complete_headers)
     errors.register(app)
 
     @app.while_serving
     async def serve() -> AsyncGenerator[None]:
+        hypercorn_mends.install()
         stop.prepare()
         await _open(roster, settings.database_url)
         yield
