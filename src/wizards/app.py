@@ -12,6 +12,7 @@ from . import errors, hypercorn_mends
 from .bodies import DiscardBodies
 from .config import DEFAULTS, PREFIX, Settings, StartError
 from .connection import Connection, complete_headers
+from .hypercorn_mends import EndWithClient
 from .plain_appends import PlainAppends
 from .read_cache import ReadCache
 from .roster import Roster, in_one_line
@@ -38,7 +39,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     app.asgi_http_class = Connection
     reads = ReadCache(app.asgi_app, roster)
     appends = PlainAppends(reads, roster, stop, max_name_length=settings.max_name_length)
-    app.asgi_app = DiscardBodies(appends)  # type: ignore[method-assign]
+    app.asgi_app = DiscardBodies(EndWithClient(appends))  # type: ignore[method-assign]
     app.register_blueprint(blueprint)
     app.after_request(complete_headers)
     errors.register(app)

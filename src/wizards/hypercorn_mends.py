@@ -1,8 +1,10 @@
-"""Two faults of Hypercorn 0.18, mended from inside the application. There is no setting for either.
+"""Faults of Hypercorn 0.18, mended from inside the application. There is no setting for any.
 
 - Its HTTP/2 send buffer lets the application go on after every piece that is smaller than the low water
   mark, an empty one too: once a client's window is full, the rest of an answer goes into the buffer, however
   long it is. A stalled reader of a 7 MiB page costs 8 MiB; with this, two blocks.
+- When an HTTP/2 client leaves, a `send` that waits for its flow control window waits for ever, and the
+  connection with it.
 - A `:path` or `:method` that is not ASCII, which HTTP/2 lets through, ends the connection by an exception
   that nobody handles. That is as it should be, but whoever likes could fill the log with its tracebacks. The
   same way, in Python 3.11, ends a connection that outlasts a stop.
@@ -13,8 +15,14 @@ import logging
 from typing import Any
 
 from hypercorn.protocol import h2
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
 logger = logging.getLogger(__name__)
+
+
+# In seconds, how long an answer may take to end by itself after its client has gone. One that is complete is
+# told so before its last `send` returns.
+PARTING = 1.0
 
 
 class BoundedBuffer(h2.StreamBuffer):
@@ -31,8 +39,34 @@ class BoundedBuffer(h2.StreamBuffer):
         return data
 
 
+class EndWithClient:
+    """An ASGI application that ends an answer of `app` when its client has left an HTTP/2 connection.
+
+    It is for requests whose body has been read: the next message says that the client has left.
+    """
+
+    def __init__(self, app: ASGIFramework) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer one request. A cancellation is passed on."""
+        if scope["type"] != "http" or scope["http_version"] in ("1.0", "1.1"):
+            await self._app(scope, receive, send)
+            return
+        leaving = asyncio.ensure_future(receive())
+        answering = asyncio.ensure_future(self._app(scope, receive, send))
+        try:
+            await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answering}, timeout=PARTING)
+            if answering.done():
+                answering.result()  # raises what the application raised
+        finally:
+            leaving.cancel()
+            answering.cancel()
+
+
 def install() -> None:
-    """Apply both to the server whose event loop is running, before it listens."""
+    """Bound the buffers and quiet the log of the server whose event loop is running, before it listens."""
     h2.StreamBuffer = BoundedBuffer  # type: ignore[misc]
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()
