@@ -12,7 +12,7 @@ from .measure import Bench
 from .workloads import WORKLOADS
 
 FOLDER = Path(__file__).parent
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ def _on_hypercorn(*groups: list[Contender]) -> tuple[Contender, ...]:
 ALL = (*FLOOR, *OURS, *FLASK, *QUART, *OTHERS)
 PAGE_BUILDERS = _on_hypercorn(FLOOR, OURS, FLASK, QUART)
 KEEPERS = _on_hypercorn(FLOOR, OURS, FLASK)
-DURABLE = _on_hypercorn(OURS, FLASK_SQLITE)
+DURABLE = (*OURS, *FLASK_SQLITE)
 SIZES = (3, 1_000, 10_000, 100_000)
 
 WORKLOADS = [
