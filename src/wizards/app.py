@@ -60,6 +60,7 @@ def _configure(app: Quart, config: Mapping[str, Any]) -> Settings:
     app.config.update(DEFAULTS)
     app.config.from_prefixed_env(PREFIX)
     app.config.update(config)
+    app.config["RESPONSE_TIMEOUT"] = None  # a slow reader may take its time, whoever answers
     app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
     if app.logger.level == logging.NOTSET:
         app.logger.setLevel(logging.INFO)
