@@ -1,9 +1,12 @@
 """Appends that need nothing of HTTP but the name, carried out in front of Quart.
 
-Most programs that append send `?name=` with letters and digits, and no header that could matter. Such a
-request is appended here and answered as a read of the list that it made. All requests of a batch have the
-same list, so Quart renders one answer for all of them. Whatever is not plain, Quart's handler decides.
+Most programs that append send `?name=` with characters that stand for themselves (RFC 3986, section 2.3), and
+no header that could matter. Such a request is appended here and answered as a read of the list that it made.
+All requests of a batch have the same list, so Quart renders one answer for all of them. Whatever is not plain,
+Quart's handler decides.
 """
+
+import re
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
@@ -12,7 +15,7 @@ from .read_cache import ReadCache
 from .roster import Roster, RosterError
 from .stop import Stop
 
-KEY = b"name="
+PLAIN_QUERY = re.compile(rb"name=([A-Za-z0-9._~-]+)")
 
 # With one of these an append may be refused, or its answer is not that of a read.
 NOT_PLAIN = frozenset(
@@ -27,28 +30,28 @@ class PlainAppends:
         self._reads = reads
         self._roster = roster
         self._stop = stop
-        self._max_query_length = len(KEY) + max_name_length
+        self._max_name_length = max_name_length
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request. A cancellation does not take a name back."""
-        if scope["type"] != "http" or not self._is_plain_append(scope):
+        name = self._plain_name(scope) if scope["type"] == "http" else None
+        if scope["type"] != "http" or name is None:
             await self._reads(scope, receive, send)
             return
-        name = scope["query_string"].removeprefix(KEY).decode()
         try:
             outcome: Outcome = await self._roster.append(name)
         except RosterError as error:
             outcome = error
         await self._reads.answer(outcome, {**scope, "query_string": b""}, receive, send)
 
-    def _is_plain_append(self, scope: HTTPScope) -> bool:
-        query = scope["query_string"]
-        return (
-            query.startswith(KEY)
-            and query.removeprefix(KEY).isalnum()  # for bytes: ASCII letters and digits, one at least
-            and len(query) <= self._max_query_length
+    def _plain_name(self, scope: HTTPScope) -> str | None:
+        found = PLAIN_QUERY.fullmatch(scope["query_string"])
+        is_plain = (
+            found is not None
+            and len(found[1]) <= self._max_name_length
             and scope["path"] == PATH
             and scope["method"] in ("GET", "HEAD")
             and NOT_PLAIN.isdisjoint([name for name, _ in scope["headers"]])
             and not self._stop.has_begun(scope)
         )
+        return found[1].decode() if found and is_plain else None
