@@ -2,8 +2,8 @@
 
 Most programs that append send `?name=` with characters that stand for themselves (RFC 3986, section 2.3), and
 no header that could matter. Such a request is appended here and answered as a read of the list that it made.
-All requests of a batch have the same list, so Quart renders one answer for all of them. Whatever is not plain,
-Quart's handler decides.
+All requests of a batch have the same list, so Quart renders one answer for all of them. Whatever is not
+plain, Quart's handler decides.
 """
 
 import re
