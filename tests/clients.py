@@ -23,3 +23,8 @@ async def fresh_client(**config: object) -> AsyncIterator[AsyncClient]:
     app = create_app({"DATABASE_URL": "sqlite://", **config})
     async with app.test_app(), client_of(app) as client:
         yield client
+
+
+def names_shown(page: str) -> list[str]:
+    """Return the names that a page of the list shows (as they are written there, escaped)."""
+    return [part.split(" is a wizard")[0] for part in page.split("<p>Hello ")[1:]]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from clients import names_shown
 from httpx import AsyncClient, Limits
 from servers import Server
 
@@ -31,20 +32,16 @@ async def client(request: pytest.FixtureRequest, server: Server) -> AsyncIterato
         yield client
 
 
-def shown(page: str) -> list[str]:
-    return [part.split(" is a wizard")[0] for part in page.split("<p>Hello ")[1:]]
-
-
 async def test_hundreds_of_appends_at_once(client: AsyncClient) -> None:
     """None is lost, none doubled; every answer is a prefix of the final list with its own name in it."""
     names = [f"w{number}" for number in range(400)]
     answers = await asyncio.gather(*(client.get("/wizards", params={"name": name}) for name in names))
-    final = shown((await client.get("/wizards")).text)
+    final = names_shown((await client.get("/wizards")).text)
     assert final[:3] == FIRST
     assert sorted(final[3:]) == sorted(names)
     for name, answer in zip(names, answers, strict=True):
         assert answer.status_code == 200
-        seen = shown(answer.text)
+        seen = names_shown(answer.text)
         assert name in seen
         assert seen == final[: len(seen)]
 
@@ -58,7 +55,7 @@ async def test_disconnected_client_harms_nobody(server: Server, client: AsyncCli
         leaver.close()
         await asyncio.sleep(0)
     assert {(await stay).status_code for stay in stays} == {200}
-    final = shown((await client.get("/wizards")).text)
+    final = names_shown((await client.get("/wizards")).text)
     assert [final.count(f"stays{n}") for n in range(50)] == [1] * 50
     assert max(final.count(f"leaves{n}") for n in range(50)) <= 1
     assert final[:3] == FIRST
@@ -66,8 +63,8 @@ async def test_disconnected_client_harms_nobody(server: Server, client: AsyncCli
 
 async def test_list_outlives_the_server(server: Server, client: AsyncClient) -> None:
     """What was acknowledged is there after SIGKILL and a new start."""
-    before = shown((await client.get("/wizards?name=Luna")).text)
+    before = names_shown((await client.get("/wizards?name=Luna")).text)
     server.kill()
     server.start()
     async with AsyncClient(base_url=server.base_url) as again:
-        assert shown((await again.get("/wizards")).text) == before == [*FIRST, "Luna"]
+        assert names_shown((await again.get("/wizards")).text) == before == [*FIRST, "Luna"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from clients import names_shown
 from databases import PostgreSQL
 from servers import Server
 
@@ -15,7 +16,7 @@ SOFT_LIMIT_OFF = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 def check_recovered(server: Server, *acknowledged: str) -> None:
     """Check that the server appends again, lost nothing, and logged the outage and its end, once each."""
     page = httpx.get(f"{server.base_url}/wizards", params={"name": "after"}).raise_for_status().text
-    names = [part.split(" is a wizard")[0] for part in page.split("<p>Hello ")[1:]]
+    names = names_shown(page)
     assert names[:3] == ["Harry", "Ron", "Hermione"]
     assert names[-1] == "after"
     assert [name for name in names if name in acknowledged] == list(acknowledged)

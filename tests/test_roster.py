@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 import pytest
+from clients import names_shown
 
 from wizards.page import Snapshot
 from wizards.roster import Roster, RosterBusyError, RosterFullError, RosterUnavailableError
@@ -85,7 +86,7 @@ def append(roster: Roster, *names: str) -> list[asyncio.Task[Snapshot]]:
 
 def shown(snapshot: Snapshot) -> list[str]:
     page = b"".join(snapshot.html.plain.slices(0, snapshot.html.plain.size)).decode()
-    return [part.split(" is a wizard")[0] for part in page.split("<p>Hello ")[1:]]
+    return names_shown(page)
 
 
 async def test_batch_gathers_while_another_commits(store: SteppedStore, roster: Roster) -> None:
