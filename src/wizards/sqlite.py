@@ -32,6 +32,7 @@ class SQLiteStore(Store):
         )
         sql.event.listen(self._engine, "connect", _make_durable)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
+        self._connection: sql.Connection | None = None  # the thread's own; a pool's costs 75 µs each time
         self._file = url.database and Path(url.database).resolve()
         self._reader: sqlite3.Connection | None = None
         self._length: int | None = None
@@ -60,17 +61,21 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
 
     async def _run(self, work: Callable[[sql.Connection], T], *, writes: bool = True) -> T:  # noqa: ARG002
         def run() -> T:
-            with self._engine.connect() as connection:
-                result = work(connection)
-                connection.commit()
-                return result
+            self._connection = self._connection or self._engine.connect()
+            with self._connection.begin():
+                return work(self._connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._engine.dispose()
 
 
 def _make_durable(connection: sqlite3.Connection, _: object) -> None:

@@ -105,10 +105,15 @@ def _exchange(
 def _names_after(after: int, connection: sql.Connection) -> list[str]:
     # The last row that is known already comes along, to show that it is still there.
     first = max(after, 1)
-    rows = connection.execute(ROWS_FROM, {"first": first}).all()
-    if not rows or [position for position, _ in rows] != list(range(first, first + len(rows))):
-        raise LookupError(f"row {first} of the list is gone; restart once the database is what it should be")
-    return [name for position, name in rows if position > after]
+    names: list[str] = []
+    for position, name in connection.execute(ROWS_FROM, {"first": first}):
+        if position != first + len(names):
+            break
+        names.append(name)
+    else:
+        if names:
+            return names[1:] if after else names
+    raise LookupError(f"row {first} of the list is gone; restart once the database is what it should be")
 
 
 def _append(names: Sequence[str], after: int, connection: sql.Connection) -> None:
