@@ -21,6 +21,7 @@ from .workloads import Workload
 
 Cell = tuple[Workload, Contender]
 LIMIT = 10_000_000  # far more names than any measurement appends
+APPENDS = 2_000  # as many for each contender, for every answer holds them all
 
 
 class Bench:
@@ -82,18 +83,18 @@ class Bench:
             return self._measure_writing(work, who, seconds)
         service = self._services[who, work.names]
         headers = work.headers(self._answers[work, who].headers.get("etag", '"none"'))
-        load = wrk.run(wrk.command(service.url(work.path), work.readers, seconds, headers, append=False))
+        load = wrk.run(wrk.command(service.url(work.path), work.readers, seconds, headers))
         fetch(service.port, "/")  # what wrk has left behind in the queue is served now, not in the next turn
         return load
 
     def _measure_writing(self, work: Workload, who: Contender, seconds: float) -> wrk.Load:
         with self.start(who, work.names) as service:
             work.check_append(fetch(service.port, "/wizards?name=Neville"), who)
-            writing = wrk.command(service.url("/wizards?name="), work.writers, seconds, {}, append=True)
+            url = service.url("/wizards?name=")
             if not work.readers:
-                return wrk.run(writing)
-            with wrk.running(writing):
-                return wrk.run(wrk.command(service.url(work.path), work.readers, seconds, {}, append=False))
+                return wrk.run(wrk.append_command(url, work.writers, seconds, APPENDS))
+            with wrk.running(wrk.append_command(url, work.writers, seconds)):
+                return wrk.run(wrk.command(service.url(work.path), work.readers, seconds, {}))
 
     def _rate(self, cell: Cell, load: wrk.Load) -> float:
         # Answers that were under way at the end count as far as they came; pages of 7 MiB are few a second.

@@ -20,7 +20,7 @@ class Workload:
     """So many clients that ask for a path, of a service whose list holds so many names.
 
     Where there are writers, each measurement has a fresh service with a database of its own, and the
-    readers, if any, are measured; else the writers.
+    readers, if any, are measured; else the writers, until they have appended what everybody has to.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Workload:
     writers: int = 0
     gzip: bool = False
     known: bool = False
-    seconds: float = 1  # of each measurement
+    seconds: float = 1  # of each measurement, at most
     charted: bool = False
 
     def headers(self, etag: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ WORKLOADS = [
             DURABLE,
             readers=0,
             writers=writers,
-            seconds=2,
+            seconds=4,
             charted=writers == CLIENTS,
         )
         for writers in (1, CLIENTS, 512)

@@ -32,13 +32,19 @@ class Load(NamedTuple):
         )
 
 
-def command(url: str, clients: int, seconds: float, headers: dict[str, str], *, append: bool) -> list[str]:
-    """Return wrk's command line. One thread of wrk is faster than any server here."""
-    # A name that no other run has used: a list is never appended to twice with the same one.
-    prefix = [f"Wizard-{next(_prefixes)}-"] if append else []
+def command(url: str, clients: int, seconds: float, headers: dict[str, str]) -> list[str]:
+    """Return the command line of clients that read. One thread of wrk is faster than any server here."""
     options = [f"-H{name}: {value}" for name, value in headers.items()]
     load = ["-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout=60s"]
-    return ["wrk", *load, *options, f"-s{SCRIPT}", url, "--", *prefix]
+    return ["wrk", *load, *options, f"-s{SCRIPT}", url, "--"]
+
+
+def append_command(url: str, clients: int, seconds: float, answers: int | None = None) -> list[str]:
+    """Return the command line of clients that append, until there are so many answers if that is said."""
+    # A name that no other run has used: a list is never appended to twice with the same one.
+    prefix = f"Wizard-{next(_prefixes)}-"
+    # A client asks again when it has its answer, so there are as many more requests as there are clients.
+    return [*command(url, clients, seconds, {}), prefix, *([str(answers + clients)] if answers else [])]
 
 
 def run(arguments: list[str]) -> Load:
