@@ -2,15 +2,15 @@
 
 The rules:
 
-- Requests gather in the open batch. Each batch has one task, which waits for the lock; while it waits,
-  the batch goes on filling. So the commit that is under way gathers the next batch by itself.
-- Whoever holds the lock closes its batch, makes ONE exchange with the store ("append these names, give
-  me every name after those I have"), and extends the page. Nothing else touches the page, and no two
-  commits of this process overlap. The order between processes is the store's.
-- All requests of a batch get the same snapshot. It was read after they had asked, so it holds every
-  name that anyone's store had acknowledged before, and the names of the batch itself.
-- A failed exchange fails its batch and nothing else. Its names may or may not stand: if they do, the
-  next exchange brings them in. The failure is logged when an outage begins and when it ends.
+- Requests gather in the open batch. Each batch has one task, which waits for the lock; while it waits, the
+  batch goes on filling. So the commit that is under way gathers the next batch by itself.
+- Whoever holds the lock closes its batch, makes ONE exchange with the store ("append these names, give me
+  every name after those I have"), and extends the page. Nothing else touches the page, and no two commits of
+  this process overlap. The order between processes is the store's.
+- A batch gets one snapshot. It was read after all of its requests had come, so it holds every name that was
+  acknowledged anywhere before, and the names of the batch itself.
+- A failed exchange fails its batch and nothing else. Its names may or may not stand: if they do, the next
+  exchange brings them in. The failure is logged when an outage begins and when it ends.
 - The task belongs to the roster, not to a request. A cancelled request leaves its batch as it is.
 """
 
@@ -129,7 +129,9 @@ class Roster:
             try:
                 await self._exchange(batch)
             except Exception as error:  # noqa: BLE001  # whatever a driver raises is an outage
-                self._report_outage(error)
+                if not self._outage:
+                    logger.error("The storage is out of reach; answering 503. %s", in_one_line(error))  # noqa: TRY400
+                self._outage = True
                 return None
             if self._outage:
                 self._outage = False
@@ -144,11 +146,6 @@ class Roster:
             batch.names, after=self._page.snapshot.length, limit=self._max_wizards
         )
         self._page.extend(names)
-
-    def _report_outage(self, error: Exception) -> None:
-        if not self._outage:
-            self._outage = True
-            logger.error("The storage is out of reach; answering 503. %s", in_one_line(error))
 
 
 def in_one_line(error: Exception) -> str:
