@@ -10,10 +10,10 @@ help:  ## list what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s%s\n", $$1, $$2}'
 
 run: .venv/installed  ## serve on http://127.0.0.1:8000, the list in ./wizards.db
-	@exec .venv/bin/hypercorn --config hypercorn.toml asgi:app
+	@exec .venv/bin/hypercorn --config hypercorn.toml $(ARGS) asgi:app
 
 dev: .venv/installed  ## the same with debug pages and hot reload
-	@exec .venv/bin/quart --app asgi --debug run --port 8000
+	@exec .venv/bin/quart --app asgi --debug run --port 8000 $(ARGS)
 
 test: .venv/developing  ## run every test; what is missing on this machine is skipped with its reason
 	.venv/bin/pytest $(ARGS)
@@ -53,7 +53,8 @@ clean:  ## remove what make made; the list in wizards.db stays
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
+	  { echo "Python 3.11 or newer is needed; name one with: make run PYTHON=python3.12"; exit 1; }
+	@echo "Setting up .venv, once: some seconds, longer on a slow line."
 	$(PYTHON) -m venv .venv
 
 .venv/installed: requirements/run.txt pyproject.toml | .venv/bin/python

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tomllib
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from databases import PostgreSQL, _programs
 from hypercorn.config import Config
@@ -112,14 +114,15 @@ def has_options(command: Command, _: Place) -> None:
 
 
 @contextmanager
-def serving(folder: Path, line: str = "hypercorn app:app") -> Iterator[int]:
+def serving(folder: Path, line: str = "hypercorn app:app", output: Path = Path(os.devnull)) -> Iterator[int]:
     """Run the command in `folder`, but on a port that is free; give the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with output.open("wb") as file, socket.create_server(("127.0.0.1", 0)) as listener:
         process = subprocess.Popen(
             [*HYPERCORN, "--bind", f"fd://{listener.fileno()}", *shlex.split(line)[1:]],
             cwd=folder,
             env={**os.environ, "WIZARDS_DATABASE_URL": f"sqlite:///{folder}/served.db"},
-            stderr=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
             pass_fds=(listener.fileno(),),
         )
         try:
@@ -137,6 +140,57 @@ def serves(command: Command, place: Place) -> None:
     (place.folder / "app.py").write_text(LISTINGS[-1].text)
     with serving(place.folder, command.line) as port:
         assert fetch(port, "/") == "<p>Hello World from Flask!</p>"
+
+
+def makes_certificate(command: Command, place: Place) -> None:
+    """Make a certificate, as the next command wants one."""
+    subprocess.run(shlex.split(command.line), cwd=place.folder, check=True, capture_output=True)
+
+
+def serves_tls(command: Command, place: Place) -> None:
+    """Serve with the certificate; a client that trusts it gets HTTP/2."""
+    (place.folder / "asgi.py").write_text((ROOT / "asgi.py").read_text())
+    (place.folder / "hypercorn.toml").write_text((ROOT / "hypercorn.toml").read_text())
+    trust = ssl.create_default_context(cafile=place.folder / "cert.pem")
+    with serving(place.folder, without_bind(command.line)) as port:
+        with httpx.Client(http2=True, verify=trust) as client:
+            answer = client.get(f"https://localhost:{port}/")
+        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+
+
+def logs(command: Command, place: Place) -> None:
+    """Serve with the access log and with statsd; both tell of a request what the document says."""
+    place.folder.joinpath("asgi.py").write_text((ROOT / "asgi.py").read_text())
+    place.folder.joinpath("hypercorn.toml").write_text((ROOT / "hypercorn.toml").read_text())
+    with socket.socket(type=socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(30)
+        line = command.line.replace("127.0.0.1:8125", f"127.0.0.1:{statsd.getsockname()[1]}")
+        output = place.folder / "output"
+        with serving(place.folder, without_bind(line), output) as port:
+            fetch(port, "/wizards?name=Luna")
+            if line != command.line:
+                sent = b" ".join(statsd.recv(999) for _ in range(3)).decode()
+                names = {entry.partition(":")[0] for entry in sent.split()}
+                assert names == {f"wizards.hypercorn.{name}" for name in STATSD}
+                assert all(f"`wizards.hypercorn.{name}`" in OPERATIONS.read_text() for name in STATSD[:2])
+        assert ('"GET /wizards 1.1" 200' in output.read_text()) == ("--access-logfile" in line)
+
+
+STATSD = ("requests", "request.duration", "request.status.200")
+
+
+def without_bind(line: str) -> str:
+    return re.sub(" --bind [^ ]+", "", line)
+
+
+def counts(command: Command, place: Place) -> None:
+    """Run the guide's loop against one list; it counts as the guide says that one list would."""
+    (place.folder / "app.py").write_text(LISTINGS[-1].text)
+    with serving(place.folder) as port:
+        line = command.line.replace(":8000", f":{port}")
+        done = subprocess.run(["bash", "-c", line], check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.split() == ["1", "2", "3", "4", "5", "6"]
 
 
 def backs_up_sqlite(command: Command, place: Place) -> None:
@@ -188,6 +242,10 @@ COMMANDS: list[tuple[str, Callable[[Command, Place], None]]] = [
     ("make [a-z-]+", has_target),
     ("WIZARDS_[A-Z_]+=.*", takes_url),
     ("hypercorn (--workers 2 )?(asgi|app):app", serves),
+    ("openssl .*", makes_certificate),
+    ("hypercorn .* --certfile .*", serves_tls),
+    ("hypercorn .* --(access-logfile|statsd-host) .*", logs),
+    ("for i in .*", counts),
     ("hypercorn .*", has_options),
     ("sqlite3 .*", backs_up_sqlite),
     ("pg_dump .*", dumps_postgresql),
@@ -259,6 +317,24 @@ def test_guide(tmp_path: Path) -> None:
             fetch(port, "/")
             compared += check_answers((command for block in shown for command in commands(block)), port)
     assert (len(listings), compared) == (5, 3)
+
+
+def test_guide_restarts_the_server() -> None:
+    """Whoever follows the guide to the letter asks a server that runs the listing before the question."""
+    events = {
+        "```python app.py": False,
+        "$ hypercorn --workers": False,
+        "$ hypercorn app:app": True,
+        "start it again": True,
+        "start `hypercorn app:app`": True,
+    }
+    is_current, asked = False, 0
+    for event in re.findall("|".join(map(re.escape, [*events, "$ curl"])), GUIDE.read_text()):
+        is_current = events.get(event, is_current)
+        if event == "$ curl":
+            assert is_current
+            asked += 1
+    assert asked == 3
 
 
 def test_guide_answers_as_we_do(tmp_path: Path) -> None:

@@ -88,15 +88,15 @@ def test_unnoticed_restart_of_postgresql(tmp_path: Path, postgresql: PostgreSQL)
 
 
 NO_START = {
-    "no folder": ("sqlite:////nowhere/wizards.db", "unable to open database file"),
+    "no folder": ("sqlite:////nowhere/wizards.db", "unable to open database file. Its folder has to exist"),
     "no database": (f"sqlite:///{Path(__file__)}", "file is not a database"),
-    "no server": ("postgresql://merlin:secret@127.0.0.1:1/wizards", "Connect call failed"),
+    "no server": ("postgresql://merlin:secret@127.0.0.1:1/wizards", "The server has to run there"),
 }
 
 
 @pytest.mark.parametrize("case", NO_START)
 def test_unusable_storage_stops_the_start(tmp_path: Path, case: str) -> None:
-    """Storage that cannot be used ends the start with one line, without a password, and status 1."""
+    """Storage that cannot be used ends the start with one line, with a hint, no password, and status 1."""
     url, reason = NO_START[case]
     with Server(tmp_path, url) as server:
         assert server.wait() == 1

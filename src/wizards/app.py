@@ -23,6 +23,11 @@ from .store import Store
 
 logger = logging.getLogger(__name__)
 
+HINTS = {
+    "sqlite": "Its folder has to exist and be writable.",
+    "postgresql": "The server has to run there, and the database to exist.",
+}
+
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     """Make an application of its own: a Quart app with its list, not yet opened.
@@ -72,7 +77,8 @@ async def _open(roster: Roster, url: URL) -> None:
     try:
         snapshot = await roster.open()
     except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
-        await _leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {in_one_line(error)}"))
+        why = f"{in_one_line(error)}. {HINTS[url.drivername]}"
+        await _leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {why}"))
     logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
 
 

@@ -8,6 +8,7 @@
 - A `:path` or `:method` that is not ASCII, which HTTP/2 lets through, ends the connection by an exception
   that nobody handles. That is as it should be, but whoever likes could fill the log with its tracebacks. The
   same way, in Python 3.11, ends a connection that outlasts a stop.
+- Its access log shows paths decoded: `/%0A` begins a new line, in which a client may write what it likes.
 """
 
 import asyncio
@@ -65,9 +66,19 @@ class EndWithClient:
             answering.cancel()
 
 
+def escape_controls(record: logging.LogRecord) -> bool:
+    """Let a record pass, with escapes for all characters in it that do not print."""
+    text = record.getMessage()
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    record.msg, record.args = text, ()
+    return True
+
+
 def install() -> None:
-    """Bound the buffers and quiet the log of the server whose event loop is running, before it listens."""
+    """Mend the server whose event loop is running, before it listens."""
     h2.StreamBuffer = BoundedBuffer  # type: ignore[misc]
+    logging.getLogger("hypercorn.access").addFilter(escape_controls)
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()
 
