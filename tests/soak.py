@@ -64,12 +64,13 @@ class Soak:
                 history, beside = await asyncio.gather(
                     load([one, two], after_answer=trouble.after_answer), load([survivor])
                 )
+                trouble.end()
+                for server in (one, two):
+                    history += await recover(server, f"after.{server.port}")
             finally:
                 trouble.end()
-            for server in (one, two):
-                history += await recover(server, f"after.{server.port}")
-            for supervisor in supervisors:
-                supervisor.cancel()
+                for supervisor in supervisors:
+                    supervisor.cancel()
             self._note(history + beside)
             for server in (one, two, survivor):
                 assert "Traceback" not in server.output(), server.log

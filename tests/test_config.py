@@ -27,13 +27,13 @@ def test_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "wizards.db:secret", "the value is no database URL; it may be sqlite:///FILE, "),
         (
             "DATABASE_URL",
-            "mysql://u:secret@h/d",
-            "mysql://u:***@h/d is not supported; it may be sqlite:///FILE, ",
+            "mysql://u:secret@h/d?key=secret",
+            "mysql://u:***@h/d with key is not supported; it may be sqlite:///FILE, ",
         ),
         (
             "DATABASE_URL",
             "sqlite:///w.db?mode=ro",
-            "sqlite:///w.db?mode=ro is not supported; it may be sqlite:",
+            "sqlite:///w.db with mode is not supported; it may be sqlite:",
         ),
         ("DATABASE_URL", "sqlite://w.db", "sqlite://w.db is not supported; it may be sqlite:///FILE, "),
     ],

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -164,3 +164,36 @@ def test_orphaned_workers_end(tmp_path: Path) -> None:
         rest = process.stderr.read()  # ends when the last process that holds it has ended
         assert rest.count("The master is gone, so this worker ends.") == 2
         assert "Traceback" not in rest
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+NO_WINDOW = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00"
+# :method GET, :scheme http, :path /, :authority t, as HPACK has them in its tables.
+GET = b"\x82\x86\x84\x41\x01t"
+CLINGING = {
+    "nothing": b"",
+    "half a head": b"GET / HTTP/1.1\r\nHost:",
+    "half a body": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nabc",
+    "half a handshake": b"GET / HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "an HTTP/2 preface": PREFACE + SETTINGS,
+    "an HTTP/2 request without its end": PREFACE + SETTINGS + b"\x00\x00\x06\x01\x04\x00\x00\x00\x01" + GET,
+    "an HTTP/2 request and no window": PREFACE + NO_WINDOW + b"\x00\x00\x06\x01\x05\x00\x00\x00\x01" + GET,
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_clinging_clients(tmp_path: Path, number: signal.Signals) -> None:
+    """Whatever clients leave unfinished, a stop ends within ten seconds, with status 0 and no traceback."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Server(tmp_path)) for _ in CLINGING]
+        for server, sent in zip(servers, CLINGING.values(), strict=True):
+            httpx.get(server.base_url).raise_for_status()
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(sent)
+            httpx.get(server.base_url).raise_for_status()
+            server.signal(number)
+        for server, client in zip(servers, CLINGING, strict=True):
+            assert (client, server.wait(10)) == (client, 0)
+            assert server.output().endswith("The list is closed.\n")
+            assert "Traceback" not in server.output()

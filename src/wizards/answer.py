@@ -51,6 +51,9 @@ async def to_read(snapshot: Snapshot) -> Response:
     """
     response = _whole(snapshot)
     await response.make_conditional(request)
+    if response.status_code == 304:
+        # A cache would take it for the encoding of what it holds, and that may be the plain bytes.
+        response.headers.pop("Content-Encoding", None)
     if response.status_code == 200 and _asks_for_part():
         await _shorten(response)
     return response
@@ -82,8 +85,8 @@ def _asks_for_part() -> bool:
     wanted = request.range if request.method == "GET" else None
     if wanted is None or wanted.units != "bytes" or len(wanted.ranges) > 1:
         return False
-    # Werkzeug takes a weak ETag for the strong one, but what has that may be the gzipped bytes (13.1.5).
-    return not request.headers.get("If-Range", "").startswith("W/")
+    # Only a strong ETag will do (13.1.5): a weak one may be of gzipped bytes, and nothing here has a date.
+    return request.headers.get("If-Range", '"').startswith('"')
 
 
 async def _shorten(response: Response) -> None:

@@ -68,7 +68,8 @@ def _database_url(value: object) -> URL:
         return url
     if url.drivername in {"postgresql", "postgres"}:
         return url.set(drivername="postgresql")
-    raise _refusal("DATABASE_URL", f"{url} is not supported; it may be {URL_FORMS}")
+    query = f" with {', '.join(url.query)}" if url.query else ""  # whose values may be secrets, too
+    raise _refusal("DATABASE_URL", f"{url.set(query={})}{query} is not supported; it may be {URL_FORMS}")
 
 
 def _refusal(key: str, why: str) -> StartError:

@@ -111,7 +111,8 @@ class ReadCache:
         try:
             await self._app(scope, leave, record)
         finally:
-            if not messages or messages[0]["status"] not in KEPT:
+            is_kept = messages and messages[0]["status"] in KEPT
+            if not is_kept and answers.get(key) is asyncio.current_task():  # it may have had to make room
                 del answers[key]
         return _without_empty(messages)
 

@@ -7,6 +7,8 @@ is carried out although its connection is gone. So:
 - SIGTERM first drains: nobody new is let in, whoever is connected is served and told to close (RFC 9112,
   section 9.6), and only when no request has come for a moment is the server told to stop, by SIGINT.
 - An append begins only while the server listens. One that gets no answer was not carried out.
+- Whoever is still connected a while after the server has ceased to listen is cut off. Hypercorn would wait
+  for some of them, such as one that has not ended its request, for ever.
 - Under a Hypercorn master (`--workers 1` or more) the server hears of a stop in another way. SIGTERM is what
   the master sends to the other workers when the first one has ended; they ignore it and finish by
   themselves. A worker whose master was killed drains and ends.
@@ -27,7 +29,7 @@ from typing import Any
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope, WWWScope
 from quart import Quart
 
-from .listeners import Listener, listeners
+from .listeners import Listener, cut_off, listeners
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,12 @@ logger = logging.getLogger(__name__)
 # most. The first is ample for what is on its way in a local network, the second short for who waits.
 QUIET = 0.2
 LONGEST = 3.0
+
+# In seconds: how often one looks whether the server still listens, and how long after that whoever is
+# connected may be. Together it is less than the graceful_timeout of hypercorn.toml, and more than an append
+# may wait for its storage.
+LOOK = 0.5
+PARTING = 5.2
 
 
 class Stop:
@@ -46,6 +54,7 @@ class Stop:
         self._shared: set[Listener] = set()
         self._by_port: dict[int | None, Listener | None] = {None: None}
         self._drain: asyncio.Task[None] | None = None
+        self._parting: asyncio.Task[None] | None = None
         self._requests = 0
 
     def prepare(self) -> None:
@@ -58,6 +67,9 @@ class Stop:
             loop.add_reader(master.sentinel, self._leave_master, master.sentinel)
         elif _server_has_one_handler():
             loop.add_signal_handler(signal.SIGTERM, self._drain_then, _stop_server)
+        else:
+            return
+        self._parting = asyncio.create_task(_part())
 
     def has_begun(self, scope: WWWScope) -> bool:
         """Whether the server has ceased to listen where the request came; False where that cannot be told."""
@@ -102,12 +114,23 @@ class Stop:
     ) -> None:
         async def send_last(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
+                # A copy: the read cache sends the same message to others.
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
         self._requests += 1
         persistent = scope["type"] == "http" and scope["http_version"] == "1.1"
         await app(scope, receive, send_last if persistent else send)
+
+
+async def _part() -> None:
+    # A server does not tell its application that it ceases to listen, and a worker is not told by a signal.
+    found = set(listeners())
+    while not found or any(one.is_open() for one in found):
+        await asyncio.sleep(LOOK)
+        found = found or set(listeners())
+    await asyncio.sleep(PARTING)
+    cut_off({one.port for one in found} - {None})
 
 
 def _die() -> None:
