@@ -10,18 +10,19 @@ from wizards import create_app
 
 
 @asynccontextmanager
-async def client_of(app: Quart) -> AsyncIterator[AsyncClient]:
+async def client_of(app: Quart, root_path: str = "") -> AsyncIterator[AsyncClient]:
     """Give a client of `app`. Like httpx itself it runs no lifespan."""
-    transport = ASGITransport(app)  # type: ignore[arg-type]  # Hypercorn's types are narrower than httpx's
+    # Hypercorn's types are narrower than httpx's.
+    transport = ASGITransport(app, root_path=root_path)  # type: ignore[arg-type]
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
 
 
 @asynccontextmanager
-async def fresh_client(**config: object) -> AsyncIterator[AsyncClient]:
+async def fresh_client(root_path: str = "", **config: object) -> AsyncIterator[AsyncClient]:
     """Give a client of a new application, started and stopped around it, with its list in memory."""
     app = create_app({"DATABASE_URL": "sqlite://", **config})
-    async with app.test_app(), client_of(app) as client:
+    async with app.test_app(), client_of(app, root_path) as client:
         yield client
 
 

@@ -90,6 +90,21 @@ async def test_unchanged_list_is_304(client: AsyncClient, method: str, headers: 
     assert grown.headers["ETag"] != etag
 
 
+async def test_304_has_no_encoding(client: AsyncClient) -> None:
+    """A 304 says nothing of an encoding: what the client holds may be the plain bytes."""
+    etag = (await client.get("/wizards")).headers["ETag"]
+    response = await client.get("/wizards", headers={"If-None-Match": etag, "Accept-Encoding": "gzip"})
+    assert response.status_code == 304
+    assert "Content-Encoding" not in response.headers
+
+
+async def test_if_match(client: AsyncClient) -> None:
+    """`*` matches, and so does the list's ETag; another one is answered 412."""
+    etag = (await client.get("/wizards")).headers["ETag"]
+    for value, status in (("*", 200), (etag, 200), ('"other"', 412)):
+        assert (await client.get("/wizards", headers={"If-Match": value})).status_code == status
+
+
 async def test_types_have_their_own_etags(client: AsyncClient) -> None:
     """A copy of the HTML is no reason to withhold the JSON."""
     etag = (await client.get("/wizards")).headers["ETag"]

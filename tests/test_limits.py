@@ -92,6 +92,31 @@ async def test_takes_what_somebody_asked_for(client: AsyncClient, headers: dict[
     assert await length(client) == 4
 
 
+HOSTS = ["a..b", ".a", "a.", "x" * 64, "a b", "a@b", "[::1", "a:99999", "a:b", "<b>", "", "a_b"]
+
+
+@pytest.mark.parametrize("name", ["Luna", "%4cuna", "Luna&x"])
+@pytest.mark.parametrize("host", HOSTS)
+async def test_refused_host_appends_nothing(client: AsyncClient, host: str, name: str) -> None:
+    """A request is either answered with the list or leaves it unchanged, whatever its host and its name."""
+    response = await client.get(f"/wizards?name={name}", headers={"Host": host})
+    assert response.status_code in (200, 400)
+    assert await length(client) == 3 + (response.status_code == 200)
+
+
+@pytest.mark.filterwarnings("ignore:Current server name")
+async def test_other_places_append_nothing() -> None:
+    """Nor does one for another host than WIZARDS_SERVER_NAME, or for another place than the root path."""
+    async with fresh_client(SERVER_NAME="good.example") as client:
+        for host, status in (("bad.example", 404), ("good.example", 200)):
+            response = await client.get("/wizards?name=Luna", headers={"Host": host})
+            assert response.status_code == status
+        assert response.text.count("Luna") == 1
+    async with fresh_client(root_path="/app") as client:
+        assert (await client.get("/wizards?name=Luna")).status_code == 404
+        assert "Luna" not in (await client.get("/app/wizards")).text
+
+
 @pytest.mark.parametrize(
     "target", ["/", "/wizards", "/api/wizards", "/nowhere", "/api//wizards", "/wizards?name=%00"]
 )

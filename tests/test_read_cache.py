@@ -104,13 +104,17 @@ async def test_sees_what_others_append(tmp_path: Path, client: AsyncClient) -> N
 
 
 ACCEPTS = st.sampled_from(["*/*", "application/json", "text/html", "application/json;q=0.1, */*"])
+DATES = [f"Mon, 01 Jan {year} 00:00:00 GMT" for year in (2001, 9**20)] + [
+    "Mon, 01 Jan 2001 00:00:00 +" + "9" * 20
+]
 HEADERS = st.fixed_dictionaries(
     {"Accept-Encoding": st.sampled_from(["", "gzip", "gzip;q=0", "identity, gzip;q=0.5"])},
     optional={
         "Accept": ACCEPTS,
         "Range": st.sampled_from(["bytes=0-5", "bytes=3-", "bytes=-4", "x"]),
         "If-None-Match": st.sampled_from(["*", '"x"', "ETAG"]),
-        "If-Range": st.sampled_from(['"x"', "ETAG"]),
+        "If-Range": st.sampled_from(['"x"', "ETAG", 'W/"x"', *DATES]),
+        "If-Modified-Since": st.sampled_from(DATES),
         "If-Match": st.sampled_from(["*", '"x"']),
         "X-Other": st.sampled_from(["1", "2"]),
     },
@@ -131,6 +135,7 @@ async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, st
             first, second = [await client.request(method, target, headers=headers) for client in (one, other)]
             assert (first.status_code, first.content) == (second.status_code, second.content)
             assert first.headers == second.headers
+            assert first.status_code < 500
             etag = first.headers.get("ETag", etag)
 
 
@@ -141,6 +146,13 @@ async def test_is_bounded(app: Quart, client: AsyncClient) -> None:
         await client.get(f"/wizards?{number}")
     cache: read_cache.ReadCache = app.asgi_app._app._app._reads  # type: ignore[attr-defined]
     assert len(cache._fixed) == len(cache._list) == read_cache.MOST_KEPT
+
+
+async def test_more_at_once_than_are_kept(client: AsyncClient) -> None:
+    """So many different parts asked for at once that there is no room for all of them: all are answered."""
+    parts = [{"Range": f"bytes={begin}-"} for begin in range(2 * read_cache.MOST_KEPT)]
+    answers = await asyncio.gather(*(client.get("/wizards", headers=part) for part in parts))
+    assert {answer.status_code for answer in answers} == {206, 416}
 
 
 async def test_fixed_answers_need_no_storage(tmp_path: Path) -> None:

@@ -11,11 +11,15 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from load import Outcome, append_until_refused
 from servers import ROOT, Server
+
+from wizards import create_app
+from wizards.stop import Stop
 
 CLIENTS = 32
 
@@ -166,6 +170,23 @@ def test_orphaned_workers_end(tmp_path: Path) -> None:
         assert "Traceback" not in rest
 
 
+async def test_listener_closed_before_the_first_request() -> None:
+    """A worker that is told to stop before it had a request carries none out; without a server one is."""
+    stop = Stop(create_app({"DATABASE_URL": "sqlite://"}))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        scope: Any = {"server": listener.getsockname()}
+        other = Stop(create_app({"DATABASE_URL": "sqlite://"}))
+        assert not other.has_begun(scope)
+    assert other.has_begun(scope)
+    assert not stop.has_begun(scope)
+    for number in (signal.SIGTERM, signal.SIGINT):  # as a server does
+        asyncio.get_running_loop().add_signal_handler(number, print)
+    stop.prepare()
+    assert stop.has_begun(scope)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 NO_WINDOW = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00"
@@ -193,7 +214,7 @@ def test_clinging_clients(tmp_path: Path, number: signal.Signals) -> None:
             client.sendall(sent)
             httpx.get(server.base_url).raise_for_status()
             server.signal(number)
-        for server, client in zip(servers, CLINGING, strict=True):
-            assert (client, server.wait(10)) == (client, 0)
+        for server, left in zip(servers, CLINGING, strict=True):
+            assert (left, server.wait(10)) == (left, 0)
             assert server.output().endswith("The list is closed.\n")
             assert "Traceback" not in server.output()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
 
+from hypercorn.typing import ASGIFramework
 from quart import Quart
 from sqlalchemy import URL
 
@@ -42,9 +43,10 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     stop = Stop(app)
     app.extensions |= {"roster": roster, "stop": stop}
     app.asgi_http_class = Connection
-    reads = ReadCache(app.asgi_app, roster)
-    appends = PlainAppends(reads, roster, stop, max_name_length=settings.max_name_length)
-    app.asgi_app = DiscardBodies(EndWithClient(appends))  # type: ignore[method-assign]
+    front: ASGIFramework = (reads := ReadCache(app.asgi_app, roster))
+    if not app.config["SERVER_NAME"]:  # else Quart answers that host alone
+        front = PlainAppends(reads, roster, stop, max_name_length=settings.max_name_length)
+    app.asgi_app = DiscardBodies(EndWithClient(front))  # type: ignore[method-assign]
     app.register_blueprint(blueprint)
     app.after_request(complete_headers)
     errors.register(app)

@@ -17,6 +17,9 @@ from .stop import Stop
 
 PLAIN_QUERY = re.compile(rb"name=([A-Za-z0-9._~-]+)")
 
+# A host that Quart answers; some others it refuses, and a request that is refused must not append.
+PLAIN_HOST = re.compile(rb"([A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
 # With one of these an append may be refused, or its answer is not that of a read.
 NOT_PLAIN = frozenset(
     {b"range", b"if-none-match", b"if-match", b"if-range", b"sec-fetch-site", b"sec-purpose"}
@@ -51,7 +54,9 @@ class PlainAppends:
             and len(found[1]) <= self._max_name_length
             and scope["path"] == PATH
             and scope["method"] in ("GET", "HEAD")
+            and not scope["root_path"]
             and NOT_PLAIN.isdisjoint([name for name, _ in scope["headers"]])
+            and all(PLAIN_HOST.fullmatch(value) for name, value in scope["headers"] if name == b"host")
             and not self._stop.has_begun(scope)
         )
         return found[1].decode() if found and is_plain else None

@@ -52,7 +52,7 @@ class Stop:
         self._app = app
         self._is_alone = multiprocessing.parent_process() is None
         self._shared: set[Listener] = set()
-        self._by_port: dict[int | None, Listener | None] = {None: None}
+        self._by_port: dict[int, Listener | None] = {}
         self._drain: asyncio.Task[None] | None = None
         self._parting: asyncio.Task[None] | None = None
         self._requests = 0
@@ -73,12 +73,15 @@ class Stop:
 
     def has_begun(self, scope: WWWScope) -> bool:
         """Whether the server has ceased to listen where the request came; False where that cannot be told."""
-        server = scope.get("server")
-        port = server[1] if server else None
+        _, port = scope.get("server") or ("", None)
+        if port is None:
+            return False
         if port not in self._by_port:
             self._by_port[port] = next((found for found in listeners() if found.port == port), None)
         listener = self._by_port[port]
-        return listener is not None and not listener.is_open()
+        if listener is None:  # closed before the first request, if this process listens at all
+            return self._parting is not None
+        return not listener.is_open()
 
     def _leave_master(self, sentinel: int) -> None:
         asyncio.get_running_loop().remove_reader(sentinel)
