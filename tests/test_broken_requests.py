@@ -39,6 +39,12 @@ KNOWN_TARGETS = {
     "deep path": b"/static/" + b"../" * 10_000,
 }
 
+DATES = [
+    "x",
+    *(f"Mon, 01 Jan {year} 00:00:00 GMT" for year in (99999, 9**20)),
+    f"Mon, 01 Jan 2001 0:0:0 +{9**20}",
+]
+
 KNOWN_HEADERS = [
     *[
         ("Host", host)
@@ -53,7 +59,7 @@ KNOWN_HEADERS = [
     *[("Accept-Encoding", value) for value in ("gzip;q=x", "gzip;q=inf", "\xff", ",,,")],
     *[("If-None-Match", value) for value in ('"', "W/", '"\xff"', "*, *")],
     *[("If-Range", value) for value in ('"', "W/", "Mon, 99 Foo 0000 99:99:99 GMT", "\xff")],
-    *[("If-Modified-Since", value) for value in ("x", "Mon, 01 Jan 99999 00:00:00 GMT")],
+    *[(name, value) for name in ("Date", "If-Modified-Since", "If-Range") for value in DATES],
     *[("Content-Length", value) for value in ("x", "-1", "9" * 5000, "\xb2", "1,1")],
     *[("Cookie", value) for value in ("=", 'a="\\', "\xff=\xff;;")],
     *[("Content-Type", value) for value in ("a/b; charset=x", ";")],

@@ -194,6 +194,16 @@ NUMBER = st.sampled_from([0, 1, 2**14, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32
 SETTING = st.builds(lambda key, value: struct.pack(">HL", key, value), st.integers(0, 9), NUMBER)
 
 
+async def test_body_announced_twice(server: Server) -> None:
+    """What follows a body whose end is in doubt is no request: it may be another client's, in a proxy."""
+    doubt = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"
+    for headers, answers in ((b"Transfer-Encoding: chunked\r\n", 2), (doubt, 1)):
+        first = b"POST /wizards HTTP/1.1\r\nHost: t\r\n%s\r\n0\r\n\r\n" % headers
+        second = b"GET /wizards?name=smuggled HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+        answer = await exchange(server.port, [first + second])
+        assert len(STATUS_LINE.findall(answer)) == answers
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes, wrong: int = 0) -> bytes:
     """Return a frame, whose length may be `wrong` by some bytes."""
     return struct.pack(">L", len(payload) + wrong)[1:] + struct.pack(">BBL", kind, flags, stream) + payload

@@ -105,6 +105,16 @@ def test_unusable_storage_stops_the_start(tmp_path: Path, case: str) -> None:
     assert reason in line
 
 
+def test_other_encodings_stop_the_start(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    """So does a database that cannot hold every name."""
+    postgresql.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    url = postgresql.new_database()
+    name = url.split("/")[3].partition("?")[0]
+    with Server(tmp_path, url.replace(name, "latin")) as server:
+        assert server.wait() == 1
+    assert "its encoding is LATIN1 and has to be UTF8." in server.output()
+
+
 def test_bad_setting_stops_the_start(tmp_path: Path) -> None:
     """So does a bad setting."""
     with Server(tmp_path, settings={"WIZARDS_MAX_WIZARDS": "many"}) as server:

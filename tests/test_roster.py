@@ -29,6 +29,9 @@ class SteppedStore(Store):
     async def open(self) -> None:
         self.is_open = True
 
+    async def read(self, after: int) -> list[str]:
+        return self.names[after : after + 2]
+
     async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:
         assert self.is_open
         assert self.under_way == 0, "two exchanges at once"

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from wizards.postgresql import PostgreSQLStore
 from wizards.sqlite import SQLiteStore
-from wizards.store import Store
+from wizards.store import PORTION, Store
 
 FIRST = ["Harry", "Ron", "Hermione"]
 NO_LIMIT = 1_000_000
@@ -47,6 +47,17 @@ async def test_keeps_the_limit(store: Store) -> None:
     """What does not fit is left out; what fits is appended."""
     assert await store.exchange(["Luna", "Ginny"], 3, 4) == (["Luna"], 1)
     assert await store.exchange(["Ginny"], 4, 4) == ([], 0)
+
+
+async def test_reads_in_portions(store: Store) -> None:
+    """A long list comes in portions, each beginning where the one before ended."""
+    names = [f"w{number}" for number in range(2 * PORTION)]
+    await store.exchange(names, 3, NO_LIMIT)
+    found: list[str] = []
+    while portion := await store.read(len(found)):
+        assert len(portion) <= PORTION + 1
+        found += portion
+    assert found == [*FIRST, *names]
 
 
 @pytest.mark.parametrize("name", ["'; DROP TABLE wizards; --", "é 🧙 \u202e\x01\n", "%s :name $1", "a" * 255])

@@ -3,9 +3,16 @@
 Hypercorn hands a body on through a queue of ten messages. If nobody empties it, the connection's reader waits
 for ever, and so does whoever would tell it that the answer is complete. To answer first and close is no way
 out either: the client may still be sending, and lose the answer (RFC 9112, section 9.6).
+
+A request that announces its body in both ways may end elsewhere than a proxy thinks. It is answered, but
+what follows on the connection is not believed to be one more request (section 6.1).
 """
 
+from typing import Any
+
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+from .connection import closing
 
 ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -18,18 +25,16 @@ class DiscardBodies:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request; one whose client leaves before its body is complete is not carried out."""
-        if scope["type"] == "http" and _may_have_body(scope):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    return
-                if not message.get("more_body", False):
-                    break
-        await self._app(scope, receive, send)
+        announced = _announced(scope) if scope["type"] == "http" else 0
+        message: Any = {"type": "http.request", "more_body": announced > 0}
+        while message.get("more_body", False):
+            message = await receive()
+        if message["type"] == "http.request":
+            await self._app(scope, receive, closing(send) if announced > 1 else send)
 
 
-def _may_have_body(scope: HTTPScope) -> bool:
-    # HTTP/1 announces a body (RFC 9112, section 6.3), HTTP/2 need not.
-    return scope["http_version"] not in ("1.0", "1.1") or not ANNOUNCING.isdisjoint(
-        [name for name, _ in scope["headers"]]
-    )
+def _announced(scope: HTTPScope) -> int:
+    # In how many ways: HTTP/1 announces a body (RFC 9112, section 6.3), HTTP/2 need not.
+    if scope["http_version"] not in ("1.0", "1.1"):
+        return 1
+    return len(ANNOUNCING.intersection([name for name, _ in scope["headers"]]))

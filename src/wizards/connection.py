@@ -3,7 +3,7 @@
 import re
 from urllib.parse import urlsplit
 
-from hypercorn.typing import ASGISendCallable, HTTPScope
+from hypercorn.typing import ASGISendCallable, ASGISendEvent, HTTPScope
 from quart import Quart, Request, Response, request
 from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
@@ -58,6 +58,18 @@ def _is_void(name: bytes, value: bytes) -> bool:
     # RFC 9110, section 13.1: If-Modified-Since is ignored where nothing has a Last-Modified, and "*" matches
     # whatever there is. Quart fails at dates that are none, and takes "*" for an ETag.
     return name == b"if-modified-since" or (name == b"if-match" and value.strip() == b"*")
+
+
+def closing(send: ASGISendCallable) -> ASGISendCallable:
+    """Return a `send` whose answer is the last one on its HTTP/1.1 connection (RFC 9112, section 9.6)."""
+
+    async def send_last(message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            # A copy: the read cache sends the same message to others.
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_last
 
 
 def _path(target: str) -> str:

@@ -8,10 +8,6 @@ from markupsafe import escape
 
 from .document import Document, GrowingDocument
 
-# Names rendered at a time: a long list, loaded whole, would need three times its memory for a moment, and
-# the process would keep it (measured: 100,000 names take 15 MiB so, 22 MiB otherwise).
-PART = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -29,18 +25,15 @@ class Page:
         self._html = GrowingDocument()
         self._json = GrowingDocument(ending=b"]\n")
         self._json.extend(b"[")
-        self._separator = ""
         self.snapshot = Snapshot(0, self._html.cut(), self._json.cut())
 
     def extend(self, names: Sequence[str]) -> None:
         """Render `names` behind those already there and renew `snapshot`; older ones stay as they are."""
         if not names:
             return
-        for start in range(0, len(names), PART):
-            part = names[start : start + PART]
-            self._html.extend("".join(map(_paragraph, part)).encode())
-            self._json.extend((self._separator + ",".join(map(_member, part))).encode())
-            self._separator = ","
+        separator = "," if self.snapshot.length else ""
+        self._html.extend("".join(map(_paragraph, names)).encode())
+        self._json.extend((separator + ",".join(map(_member, names))).encode())
         self.snapshot = Snapshot(self.snapshot.length + len(names), self._html.cut(), self._json.cut())
 
 

@@ -39,6 +39,10 @@ class PostgreSQLStore(Store):
         )
         self._writer = self._engine.execution_options(isolation_level="READ COMMITTED")
 
+    async def open(self) -> None:
+        await self._run(_check_encoding, writes=False)
+        await super().open()
+
     async def close(self) -> None:
         await self._engine.dispose()
 
@@ -48,3 +52,10 @@ class PostgreSQLStore(Store):
             result = await connection.run_sync(work)
             await connection.commit()
             return result
+
+
+def _check_encoding(connection: sql.Connection) -> None:
+    # In another one a name that it lacks would fail everybody's batch.
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding not in {"UTF8", "SQL_ASCII"}:
+        raise ValueError(f"its encoding is {encoding} and has to be UTF8")

@@ -141,6 +141,8 @@ class Roster:
     async def _exchange(self, batch: Batch) -> None:
         if not self._is_open:
             await self._store.open()
+            while names := await self._store.read(self._page.snapshot.length):
+                self._page.extend(names)
             self._is_open = True
         names, batch.appended = await self._store.exchange(
             batch.names, after=self._page.snapshot.length, limit=self._max_wizards

@@ -26,9 +26,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope, WWWScope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope, WWWScope
 from quart import Quart
 
+from .connection import closing
 from .listeners import Listener, cut_off, listeners
 
 logger = logging.getLogger(__name__)
@@ -115,15 +116,9 @@ class Stop:
     async def _answer_and_close(
         self, app: Any, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        async def send_last(message: ASGISendEvent) -> None:
-            if message["type"] == "http.response.start":
-                # A copy: the read cache sends the same message to others.
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            await send(message)
-
         self._requests += 1
         persistent = scope["type"] == "http" and scope["http_version"] == "1.1"
-        await app(scope, receive, send_last if persistent else send)
+        await app(scope, receive, closing(send) if persistent else send)
 
 
 async def _part() -> None:

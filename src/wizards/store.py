@@ -11,7 +11,7 @@ SQLite and PostgreSQL run the same transactions; they differ in how one is run (
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sql
 
@@ -22,6 +22,10 @@ FIRST_WIZARDS = ("Harry", "Ron", "Hermione")
 # How long, in seconds, one exchange may wait for the database: long enough for another program's
 # transaction, short enough that a stop, which waits for the exchange under way, stays under ten.
 PATIENCE = 5
+
+# How many names a long list is read in at a time. Each portion has its own patience, and what rendering one
+# needs for a moment stays small (100,000 names at once: 7 MiB that the process would not give back).
+PORTION = 1_000
 
 # Lets one writer in at a time. On SQLite anything less than IMMEDIATE would take the write lock only at
 # the insert, and fail if another process has written since the read, whatever the busy timeout.
@@ -49,6 +53,7 @@ ROWS_FROM = (
     .where(wizards.c.position >= sql.bindparam("first"))
     .order_by(wizards.c.position)
 )
+PORTION_FROM = ROWS_FROM.limit(PORTION + 1)  # and the one before
 
 
 class Store(ABC):
@@ -61,6 +66,10 @@ class Store(ABC):
     async def open(self) -> None:
         """Make the table with the first wizards in it, unless somebody has."""
         await self._run(_create)
+
+    async def read(self, after: int) -> list[str]:
+        """Return the names behind the first `after`, as many as a portion holds; none at the end."""
+        return await self._run(partial(_names_after, after, PORTION_FROM), writes=False)
 
     async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:
         """Append the first of `names`, as far as the log stays within `limit` names, and commit.
@@ -94,7 +103,7 @@ def _exchange(
 ) -> tuple[list[str], int]:
     if names:
         connection.exec_driver_sql(WRITE_LOCK[connection.dialect.name])
-    found = _names_after(after, connection)
+    found = _names_after(after, ROWS_FROM, connection)
     length = after + len(found)
     fitting = names[: max(0, limit - length)]
     if fitting:
@@ -102,11 +111,11 @@ def _exchange(
     return [*found, *fitting], len(fitting)
 
 
-def _names_after(after: int, connection: sql.Connection) -> list[str]:
+def _names_after(after: int, query: sql.Select[Any], connection: sql.Connection) -> list[str]:
     # The last row that is known already comes along, to show that it is still there.
     first = max(after, 1)
     names: list[str] = []
-    for position, name in connection.execute(ROWS_FROM, {"first": first}):
+    for position, name in connection.execute(query, {"first": first}):
         if position != first + len(names):
             break
         names.append(name)
