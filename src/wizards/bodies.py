@@ -26,15 +26,21 @@ class DiscardBodies:
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request; one whose client leaves before its body is complete is not carried out."""
         announced = _announced(scope) if scope["type"] == "http" else 0
-        message: Any = {"type": "http.request", "more_body": announced > 0}
-        while message.get("more_body", False):
-            message = await receive()
-        if message["type"] == "http.request":
-            await self._app(scope, receive, closing(send) if announced > 1 else send)
+        if announced and not await _is_complete(receive):
+            return
+        await self._app(scope, receive, closing(send) if announced > 1 else send)
 
 
 def _announced(scope: HTTPScope) -> int:
     # In how many ways: HTTP/1 announces a body (RFC 9112, section 6.3), HTTP/2 need not.
     if scope["http_version"] not in ("1.0", "1.1"):
         return 1
-    return len(ANNOUNCING.intersection([name for name, _ in scope["headers"]]))
+    names = [name for name, _ in scope["headers"]]
+    return 0 if ANNOUNCING.isdisjoint(names) else len(ANNOUNCING.intersection(names))
+
+
+async def _is_complete(receive: ASGIReceiveCallable) -> bool:
+    message: Any = {"more_body": True}
+    while message.get("more_body", False):
+        message = await receive()
+    return bool(message["type"] == "http.request")
