@@ -55,7 +55,7 @@ async def test_reads_in_portions(store: Store) -> None:
     await store.exchange(names, 3, NO_LIMIT)
     found: list[str] = []
     while portion := await store.read(len(found)):
-        assert len(portion) <= PORTION + 1
+        assert len(portion) <= PORTION
         found += portion
     assert found == [*FIRST, *names]
 

@@ -53,7 +53,6 @@ ROWS_FROM = (
     .where(wizards.c.position >= sql.bindparam("first"))
     .order_by(wizards.c.position)
 )
-PORTION_FROM = ROWS_FROM.limit(PORTION + 1)  # and the one before
 
 
 class Store(ABC):
@@ -68,8 +67,9 @@ class Store(ABC):
         await self._run(_create)
 
     async def read(self, after: int) -> list[str]:
-        """Return the names behind the first `after`, as many as a portion holds; none at the end."""
-        return await self._run(partial(_names_after, after, PORTION_FROM), writes=False)
+        """Return the names behind the first `after`, PORTION of them at most."""
+        query = ROWS_FROM.limit(PORTION + bool(after))  # the last one that is known comes along
+        return await self._run(partial(_names_after, after, query), writes=False)
 
     async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:
         """Append the first of `names`, as far as the log stays within `limit` names, and commit.
