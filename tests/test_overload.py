@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -212,6 +213,19 @@ def test_no_free_file(tmp_path: Path) -> None:
         assert server.stop() == 0
         assert server.output().count("No more connections: [Errno 24] Too many open files.") == 1
         assert len(server.output().splitlines()) == 4
+
+
+def test_resets_are_not_logged(tmp_path: Path) -> None:
+    """Clients who reset their connections, answers under way, leave no line in the log."""
+    with Server(tmp_path) as server, ExitStack() as stack:
+        for head in (b"GET / HTTP/1.1", b"GET /wizards?name=a HTTP/1.1", b"GET /wizards?name=%41 HTTP/1.1"):
+            connection = connect(server, stack)
+            connection.sendall(300 * (head + b"\r\nHost: t\r\n\r\n"))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        longest_wait(server)
+        assert server.stop() == 0
+        assert len(server.output().splitlines()) == 3  # the start, where it listens, the stop
 
 
 def stall(server: Server, count: int, stack: ExitStack) -> None:

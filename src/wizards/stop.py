@@ -63,12 +63,12 @@ class Stop:
         loop = asyncio.get_running_loop()
         self._shared = set(listeners())
         master = multiprocessing.parent_process()
-        if master is not None:
+        if master is None and _server_has_one_handler():
+            loop.add_signal_handler(signal.SIGTERM, self._drain_then, _stop_server)
+        elif master is not None and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # Hypercorn's alone
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             loop.add_reader(master.sentinel, self._leave_master, master.sentinel)
-        elif _server_has_one_handler():
-            loop.add_signal_handler(signal.SIGTERM, self._drain_then, _stop_server)
-        else:
+        else:  # another server's workers: it stops them as it likes
             return
         self._parting = asyncio.create_task(_part())
 
