@@ -24,6 +24,7 @@ from test_killed import recover, stored
 
 MOST_BETWEEN_KILLS = 300  # answers
 OUTAGE = 100  # answers
+LONGEST_OUTAGE = 10  # seconds
 SHORT_LIST = {"WIZARDS_MAX_WIZARDS": "1000"}
 WARM_UP = 3  # rounds, until the survivor's list is full and its caches are what they will be
 
@@ -114,6 +115,8 @@ class Trouble:
             self._soak.postgresql.stop("immediate")
             self._is_down = True
             self._next = count + OUTAGE
+            # A server that was starting ends, and the clients of the other may have few requests left.
+            asyncio.get_running_loop().call_later(LONGEST_OUTAGE, self.end)
         else:
             self._soak.kills["server"] += 1
             server.kill()

@@ -16,7 +16,7 @@ from .connection import Connection, complete_headers
 from .hypercorn_mends import EndWithClient
 from .plain_appends import PlainAppends
 from .read_cache import ReadCache
-from .roster import Roster, in_one_line
+from .roster import Roster
 from .routes import blueprint
 from .sqlite import SQLiteStore
 from .stop import Stop
@@ -79,7 +79,7 @@ async def _open(roster: Roster, url: URL) -> None:
     try:
         snapshot = await roster.open()
     except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
-        why = f"{in_one_line(error)}. {HINTS[url.drivername]}"
+        why = f"{Store.explain(error)}. {HINTS[url.drivername]}"
         await _leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {why}"))
     logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
 

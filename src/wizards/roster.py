@@ -130,7 +130,7 @@ class Roster:
                 await self._exchange(batch)
             except Exception as error:  # noqa: BLE001  # whatever a driver raises is an outage
                 if not self._outage:
-                    logger.error("The storage is out of reach; answering 503. %s", in_one_line(error))  # noqa: TRY400
+                    logger.error("The storage is out of reach; answering 503. %s", self._store.explain(error))  # noqa: TRY400
                 self._outage = True
                 return None
             if self._outage:
@@ -148,8 +148,3 @@ class Roster:
             batch.names, after=self._page.snapshot.length, limit=self._max_wizards
         )
         self._page.extend(names)
-
-
-def in_one_line(error: Exception) -> str:
-    """Return the first line of what the error says; later ones of SQLAlchemy's hold the statement."""
-    return (str(error) or repr(error)).splitlines()[0]

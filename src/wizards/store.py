@@ -82,6 +82,11 @@ class Store(ABC):
         """Return how many names are committed, or None where that takes more than some microseconds."""
         return None
 
+    @staticmethod
+    def explain(error: Exception) -> str:
+        """Return the first line of what an error says; later ones of SQLAlchemy's hold the statement."""
+        return (str(error) or repr(error)).splitlines()[0]
+
     @abstractmethod
     async def close(self) -> None:
         """Let go of the database."""
