@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -87,6 +88,12 @@ class Server:
         """Return what the servers on this socket have printed so far."""
         return self.log.read_text()
 
+    def memory(self, measure: str = "VmRSS") -> int:
+        """Return the resident memory of the process in bytes, or its peak (VmHWM)."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(status.partition(f"{measure}:")[2].split()[0])
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -97,3 +104,25 @@ class Server:
         if self.process is not None and self.process.poll() is None:
             self.kill()
         self._socket.close()
+
+
+@contextmanager
+def started(command: Sequence[str], url: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a module's command on a list; all that it prints is its `stdout`. It leads a process group.
+
+    If the process still lives at the end, its whole group is killed.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, "WIZARDS_DATABASE_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)

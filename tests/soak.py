@@ -52,7 +52,7 @@ class Soak:
                     await self._round(survivor)
                 except* Exception as errors:  # noqa: BLE001  # whatever it is, it counts
                     self.violations += [f"round {self.rounds}: {error!r}" for error in errors.exceptions]
-                self.memory.append(memory(survivor))
+                self.memory.append(survivor.memory())
 
     async def _round(self, survivor: Server) -> None:
         kind = ("sqlite", "postgresql")[self.rounds % 2]
@@ -138,13 +138,6 @@ async def supervise(server: Server) -> None:
         await asyncio.to_thread(server.wait, 3600)
         if server.process is not None and server.process.poll() is not None:
             server.start()
-
-
-def memory(server: Server) -> int:
-    """Return the resident memory of a server's process in bytes."""
-    assert server.process is not None
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
 
 def main() -> int:

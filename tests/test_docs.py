@@ -133,10 +133,16 @@ def serving(folder: Path, line: str = "hypercorn app:app", output: Path = Path(o
             process.kill()
 
 
+def bring_ours(folder: Path) -> None:
+    """Copy what our commands name into `folder`."""
+    for name in ("asgi.py", "hypercorn.toml"):
+        shutil.copy(ROOT / name, folder)
+
+
 def serves(command: Command, place: Place) -> None:
     """Start the reader's app, or ours, and ask for the greeting."""
     has_options(command, place)
-    (place.folder / "asgi.py").write_text((ROOT / "asgi.py").read_text())
+    bring_ours(place.folder)
     (place.folder / "app.py").write_text(LISTINGS[-1].text)
     with serving(place.folder, command.line) as port:
         assert fetch(port, "/") == "<p>Hello World from Flask!</p>"
@@ -149,8 +155,7 @@ def makes_certificate(command: Command, place: Place) -> None:
 
 def serves_tls(command: Command, place: Place) -> None:
     """Serve with the certificate; a client that trusts it gets HTTP/2."""
-    (place.folder / "asgi.py").write_text((ROOT / "asgi.py").read_text())
-    (place.folder / "hypercorn.toml").write_text((ROOT / "hypercorn.toml").read_text())
+    bring_ours(place.folder)
     trust = ssl.create_default_context(cafile=place.folder / "cert.pem")
     with serving(place.folder, without_bind(command.line)) as port:
         with httpx.Client(http2=True, verify=trust) as client:
@@ -160,8 +165,7 @@ def serves_tls(command: Command, place: Place) -> None:
 
 def logs(command: Command, place: Place) -> None:
     """Serve with the access log and with statsd; both tell of a request what the document says."""
-    place.folder.joinpath("asgi.py").write_text((ROOT / "asgi.py").read_text())
-    place.folder.joinpath("hypercorn.toml").write_text((ROOT / "hypercorn.toml").read_text())
+    bring_ours(place.folder)
     with socket.socket(type=socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         statsd.settimeout(30)

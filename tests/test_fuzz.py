@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import hpack
 import httpx
 import pytest
+from http2 import PREFACE, frame
 from hyperframe.frame import DataFrame, Frame, HeadersFrame
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -204,11 +205,6 @@ async def test_body_announced_twice(server: Server) -> None:
         assert len(STATUS_LINE.findall(answer)) == answers
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes, wrong: int = 0) -> bytes:
-    """Return a frame, whose length may be `wrong` by some bytes."""
-    return struct.pack(">L", len(payload) + wrong)[1:] + struct.pack(">BBL", kind, flags, stream) + payload
-
-
 FRAMES = st.one_of(
     st.builds(frame, st.just(HeadersFrame.type), FLAGS, STREAM, ENCODED | st.binary(max_size=20)),
     st.builds(frame, st.just(DataFrame.type), FLAGS, STREAM, st.sampled_from([b"", b"x", b"x" * 2**14])),
@@ -227,7 +223,6 @@ FRAMES = st.one_of(
         )
     ),
 )
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # Most connections begin with requests, else few would get past the first frame.
 OPENING = st.builds(
     lambda ends, blocks: b"".join(frame(1, 4 | ends, 2 * i + 1, block) for i, block in enumerate(blocks)),

@@ -1,16 +1,13 @@
 """Other ASGI servers: they serve the list, and their own way of stopping is left alone."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
-from servers import ROOT
+from servers import started
 
 # Each prints a line of these for a worker that is ready.
 READY = re.compile(r"Started worker-\d|Application startup complete")
@@ -23,26 +20,14 @@ def test_serves_and_stops(tmp_path: Path, server: str, workers: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = f"{server} --port {port} --workers {workers} asgi:app"
-    with subprocess.Popen(
-        [sys.executable, "-m", *command.split()],
-        cwd=ROOT,
-        env={**os.environ, "WIZARDS_DATABASE_URL": f"sqlite:///{tmp_path}/w.db"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started(command.split(), f"sqlite:///{tmp_path}/w.db") as process:
         assert process.stdout is not None
-        try:
-            for _ in range(workers):
-                assert next(filter(READY.search, process.stdout))
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-                for name in ("Luna", "G%69nny"):
-                    assert client.get(f"/wizards?name={name}").status_code == 200
-                assert client.get("/wizards").text.count("Luna") == 1
-            process.send_signal(signal.SIGTERM)
-            output = process.communicate(timeout=20)[0]
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        for _ in range(workers):
+            assert next(filter(READY.search, process.stdout))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            for name in ("Luna", "G%69nny"):
+                assert client.get(f"/wizards?name={name}").status_code == 200
+            assert client.get("/wizards").text.count("Luna") == 1
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=20)[0]
     assert "Traceback" not in output

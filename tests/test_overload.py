@@ -52,13 +52,6 @@ def report(figures: str) -> None:
     logger.warning("%s", figures)  # a level that httpx does not write at
 
 
-def memory(server: Server, measure: str = "VmRSS") -> int:
-    """Return the resident memory of the server's process in bytes, or its peak (VmHWM)."""
-    assert server.process is not None
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return 1024 * int(status.partition(f"{measure}:")[2].split()[0])
-
-
 def longest_wait(server: Server, count: int = 20) -> float:
     """Make requests as another client would; return the seconds of the slowest."""
     waits = []
@@ -137,7 +130,7 @@ def test_unwanted_bodies(tmp_path: Path, version: str, chunked: bool) -> None:  
     """A large body on any route changes no answer, costs no memory and leaves the connection whole."""
     with Server(tmp_path) as server, httpx.Client(http1=False, http2=True, timeout=300) as client:
         longest_wait(server)
-        before = memory(server, "VmHWM")
+        before = server.memory("VmHWM")
         for path in ROUTES:
             with ThreadPoolExecutor(1) as executor:
                 if version == "2":
@@ -146,7 +139,7 @@ def test_unwanted_bodies(tmp_path: Path, version: str, chunked: bool) -> None:  
                     sending = executor.submit(send_body, server, path, chunked=chunked)
                 wait = longest_wait(server)
                 assert sending.result() == 200
-            growth = memory(server, "VmHWM") - before
+            growth = server.memory("VmHWM") - before
             report(
                 f"{BODY / 2**20:.0f} MiB to {path}: {growth / 2**20:.1f} MiB of memory,"
                 f" {1000 * wait:.0f} ms for another client"
@@ -183,11 +176,11 @@ async def test_idle_crowd(tmp_path: Path) -> None:
     """Keep-alive connections that come in bursts are all served, and idle ones cost some KiB each."""
     with Server(tmp_path, options=("--keep-alive", "60")) as server:
         await asyncio.to_thread(longest_wait, server)
-        before = memory(server)
+        before = server.memory()
         crowd = []
         for _ in range(CROWD // BURST):
             crowd += await asyncio.gather(*(ask(server) for _ in range(BURST)))
-        each = (memory(server) - before) / CROWD / 1024
+        each = (server.memory() - before) / CROWD / 1024
         wait = await asyncio.to_thread(longest_wait, server)
         report(
             f"{CROWD} idle connections: 0 failures, {each:.1f} KiB each, {1000 * wait:.1f} ms for one more"
@@ -264,10 +257,10 @@ def test_stalled_readers(
     assert size > 7 * 2**20
     with Server(tmp_path, url) as server, ExitStack() as stack:
         longest_wait(server)
-        before = memory(server)
+        before = server.memory()
         stall(server, STALLED, stack)
         wait = longest_wait(server)
-        each = (memory(server) - before) / STALLED / size
+        each = (server.memory() - before) / STALLED / size
         report(f"{STALLED} stalled readers: {each:.3f} pages each, {1000 * wait:.0f} ms for another client")
         assert each < most
         stack.close()

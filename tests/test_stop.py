@@ -1,13 +1,11 @@
 """Stops, deploys and kills: who began is answered, who was not answered was not served."""
 
 import asyncio
-import os
 import re
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from http2 import PREFACE, frame
 from load import Outcome, append_until_refused
-from servers import ROOT, Server
+from servers import Server, started
 
 from wizards import create_app
 from wizards.stop import Stop
@@ -34,25 +33,11 @@ def names_in(file: Path) -> list[str]:
 @contextmanager
 def own_socket(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start a server that binds a port of its own choice; give the process and the port."""
-    environment = {**os.environ, "WIZARDS_DATABASE_URL": f"sqlite:///{file}"}
-    command = [sys.executable, "-m", "hypercorn", "--config", "hypercorn.toml", "--bind", "127.0.0.1:0"]
-    with subprocess.Popen(
-        [*command, *options, "asgi:app"],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            running = next(
-                found for line in process.stderr if (found := re.search(r"Running on .*:(\d+)", line))
-            )
-            yield process, int(running[1])
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+    command = ["hypercorn", "--config", "hypercorn.toml", "--bind", "127.0.0.1:0", *options, "asgi:app"]
+    with started(command, f"sqlite:///{file}") as process:
+        assert process.stdout is not None
+        running = next(found for line in process.stdout if (found := re.search(r"Running on .*:(\d+)", line)))
+        yield process, int(running[1])
 
 
 @asynccontextmanager
@@ -164,8 +149,8 @@ def test_orphaned_workers_end(tmp_path: Path) -> None:
     with own_socket(tmp_path / "w.db", "--workers", "2") as (process, port):
         httpx.get(f"http://127.0.0.1:{port}/wizards").raise_for_status()
         process.kill()
-        assert process.stderr is not None
-        rest = process.stderr.read()  # ends when the last process that holds it has ended
+        assert process.stdout is not None
+        rest = process.stdout.read()  # ends when the last process that holds it has ended
         assert rest.count("The master is gone, so this worker ends.") == 2
         assert "Traceback" not in rest
 
@@ -187,9 +172,8 @@ async def test_listener_closed_before_the_first_request() -> None:
         asyncio.get_running_loop().remove_signal_handler(number)
 
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-NO_WINDOW = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00"
+SETTINGS = frame(4, 0, 0, b"")
+NO_WINDOW = frame(4, 0, 0, b"\x00\x04\x00\x00\x00\x00")
 # :method GET, :scheme http, :path /, :authority t, as HPACK has them in its tables.
 GET = b"\x82\x86\x84\x41\x01t"
 CLINGING = {
@@ -198,8 +182,8 @@ CLINGING = {
     "half a body": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nabc",
     "half a handshake": b"GET / HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     "an HTTP/2 preface": PREFACE + SETTINGS,
-    "an HTTP/2 request without its end": PREFACE + SETTINGS + b"\x00\x00\x06\x01\x04\x00\x00\x00\x01" + GET,
-    "an HTTP/2 request and no window": PREFACE + NO_WINDOW + b"\x00\x00\x06\x01\x05\x00\x00\x00\x01" + GET,
+    "an HTTP/2 request without its end": PREFACE + SETTINGS + frame(1, 4, 1, GET),
+    "an HTTP/2 request and no window": PREFACE + NO_WINDOW + frame(1, 5, 1, GET),
 }
 
 

@@ -49,9 +49,10 @@ class PlainAppends:
 
     def _plain_name(self, scope: HTTPScope) -> str | None:
         found = PLAIN_QUERY.fullmatch(scope["query_string"])
+        if found is None:
+            return None
         is_plain = (
-            found is not None
-            and len(found[1]) <= self._max_name_length
+            len(found[1]) <= self._max_name_length
             and scope["path"] == PATH
             and scope["method"] in ("GET", "HEAD")
             and not scope["root_path"]
@@ -59,4 +60,4 @@ class PlainAppends:
             and all(PLAIN_HOST.fullmatch(value) for name, value in scope["headers"] if name == b"host")
             and not self._stop.has_begun(scope)
         )
-        return found[1].decode() if found and is_plain else None
+        return found[1].decode() if is_plain else None
