@@ -229,8 +229,13 @@ def stall(server: Server, count: int, stack: ExitStack) -> None:
         assert connection.recv(12) == b"HTTP/1.1 200"
 
 
-def stall_http2(server: Server, count: int, stack: ExitStack, query: str = "?name=s") -> None:
-    """Append on streams, 50 to a connection, and never let the server send more than the first 64 KiB."""
+def stall_http2(
+    server: Server, count: int, stack: ExitStack, query: str = "?name=s", *, reset: bool = False
+) -> None:
+    """Append on streams, 50 to a connection, and never let the server send more than the first 64 KiB.
+
+    With `reset`, tell the server in the end that nobody wants the answers, and stay.
+    """
     for begin in range(0, count, 50):
         client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         client.initiate_connection()
@@ -245,6 +250,13 @@ def stall_http2(server: Server, count: int, stack: ExitStack, query: str = "?nam
             connection.sendall(client.data_to_send())
             events = client.receive_data(connection.recv(2**16))
             answered += sum(isinstance(event, h2.events.ResponseReceived) for event in events)
+        if reset:
+            for number in range(streams):
+                client.reset_stream(1 + 2 * number)
+            client.ping(b"answered")
+            connection.sendall(client.data_to_send())
+            while not any(isinstance(event, h2.events.PingAckReceived) for event in events):
+                events = client.receive_data(connection.recv(2**16))
 
 
 @pytest.mark.parametrize(("stall", "most"), [(stall, 0.15), (stall_http2, 0.02)], ids=["HTTP/1.1", "HTTP/2"])
@@ -268,18 +280,21 @@ def test_stalled_readers(
         assert "Traceback" not in server.output()
 
 
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
 @pytest.mark.parametrize("query", ["?name=s", "?"], ids=["append", "read"])
-def test_readers_who_leave(tmp_path: Path, query: str) -> None:
+def test_readers_who_leave(tmp_path: Path, query: str, reset: bool) -> None:  # noqa: FBT001
     """HTTP/2 clients who leave in the middle of an answer leave nothing behind: the stop waits for nobody."""
     url = f"sqlite:///{tmp_path}/w.db"
     fill(url, 4_000)
     with Server(tmp_path, url, options=("--graceful-timeout", "60")) as server:
-        for _ in range(3):  # the second time it is a read that the cache knows
-            with ExitStack() as stack:
-                stall_http2(server, 10, stack, query)
-            longest_wait(server)
-        server.signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        with ExitStack() as stack:
+            for _ in range(3):  # the second time it is a read that the cache knows
+                stall_http2(server, 10, stack, query, reset=reset)
+                longest_wait(server)
+                if not reset:
+                    stack.close()
+            server.signal(signal.SIGTERM)
+            assert server.wait(20) == 0
         assert "Traceback" not in server.output()
 
 

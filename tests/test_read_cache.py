@@ -127,7 +127,7 @@ TARGETS = st.sampled_from(["/", "/wizards", "/wizards?x=1", "/wizards?name=", "/
 async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, str]]]) -> None:
     """In any sequence of requests, every answer is what Quart would have answered without the cache."""
     cached, plain = (create_app({"DATABASE_URL": "sqlite://"}) for _ in range(2))
-    plain.asgi_app = plain.asgi_app._app._app._reads._app  # type: ignore[method-assign,attr-defined]
+    plain.asgi_app = plain.asgi_app._app  # type: ignore[method-assign,attr-defined]
     async with cached.test_app(), plain.test_app(), client_of(cached) as one, client_of(plain) as other:
         etag = '"none"'
         for method, target, drawn in requests:
@@ -144,7 +144,7 @@ async def test_is_bounded(app: Quart, client: AsyncClient) -> None:
     for number in range(read_cache.MOST_KEPT + 10):
         await client.get(f"/?{number}")
         await client.get(f"/wizards?{number}")
-    cache: read_cache.ReadCache = app.asgi_app._app._app._reads  # type: ignore[attr-defined]
+    cache: read_cache.ReadCache = app.asgi_app._reads  # type: ignore[attr-defined]
     assert len(cache._fixed) == len(cache._list) == read_cache.MOST_KEPT
 
 

@@ -5,17 +5,13 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
 
-from hypercorn.typing import ASGIFramework
 from quart import Quart
 from sqlalchemy import URL
 
 from . import errors, hypercorn_mends
-from .bodies import DiscardBodies
 from .config import DEFAULTS, PREFIX, Settings, StartError
 from .connection import Connection, complete_headers
-from .hypercorn_mends import EndWithClient
-from .plain_appends import PlainAppends
-from .read_cache import ReadCache
+from .front import Front
 from .roster import Roster
 from .routes import blueprint
 from .sqlite import SQLiteStore
@@ -43,10 +39,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     stop = Stop(app)
     app.extensions |= {"roster": roster, "stop": stop}
     app.asgi_http_class = Connection
-    front: ASGIFramework = (reads := ReadCache(app.asgi_app, roster))
-    if not app.config["SERVER_NAME"]:  # else Quart answers that host alone
-        front = PlainAppends(reads, roster, stop, max_name_length=settings.max_name_length)
-    app.asgi_app = DiscardBodies(EndWithClient(front))  # type: ignore[method-assign]
+    # A server name makes Quart answer that host alone, so Quart has to see every append.
+    longest = 0 if app.config["SERVER_NAME"] else settings.max_name_length
+    app.asgi_app = Front(app.asgi_app, roster, stop, max_plain_length=longest)  # type: ignore[method-assign]
     app.register_blueprint(blueprint)
     app.after_request(complete_headers)
     errors.register(app)

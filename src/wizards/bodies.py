@@ -8,38 +8,26 @@ A request that announces its body in both ways may end elsewhere than a proxy th
 what follows on the connection is not believed to be one more request (section 6.1).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
-
-from .connection import closing
+from hypercorn.typing import ASGIReceiveCallable
 
 ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
 
 
-class DiscardBodies:
-    """An ASGI application that gives `app` every request without its body."""
+def announced(http_version: str, headers: Sequence[bytes]) -> int:
+    """Return in how many ways a request with these `headers` may announce a body.
 
-    def __init__(self, app: ASGIFramework) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request; one whose client leaves before its body is complete is not carried out."""
-        announced = _announced(scope) if scope["type"] == "http" else 0
-        if announced and not await _is_complete(receive):
-            return
-        await self._app(scope, receive, closing(send) if announced > 1 else send)
-
-
-def _announced(scope: HTTPScope) -> int:
-    # In how many ways: HTTP/1 announces a body (RFC 9112, section 6.3), HTTP/2 need not.
-    if scope["http_version"] not in ("1.0", "1.1"):
+    HTTP/1 announces one by header (RFC 9112, section 6.3), HTTP/2 need not.
+    """
+    if http_version not in ("1.1", "1.0"):
         return 1
-    names = [name for name, _ in scope["headers"]]
-    return 0 if ANNOUNCING.isdisjoint(names) else len(ANNOUNCING.intersection(names))
+    return 0 if ANNOUNCING.isdisjoint(headers) else len(ANNOUNCING.intersection(headers))
 
 
-async def _is_complete(receive: ASGIReceiveCallable) -> bool:
+async def is_complete(receive: ASGIReceiveCallable) -> bool:
+    """Read a body to its end; return False where its sender has left before that."""
     message: Any = {"more_body": True}
     while message.get("more_body", False):
         message = await receive()

@@ -4,8 +4,8 @@
   mark, an empty one too: once a client's window is full, the rest of an answer goes into the buffer, however
   long it is. And it takes a piece of any size, for each of the hundred requests of a client that reads
   nothing. A stalled reader of a 7 MiB page costs 8 MiB; with this, 64 KiB.
-- When an HTTP/2 client leaves, a `send` that waits for its flow control window waits for ever, and the
-  connection with it.
+- When an HTTP/2 client leaves, or wants an answer no more, a `send` that waits for its flow control window
+  waits for ever, and the connection with it.
 - A `:path` or `:method` that is not ASCII, which HTTP/2 lets through, ends the connection by an exception
   that nobody handles. That is as it should be, but whoever likes could fill the log with its tracebacks. The
   same way, in Python 3.11, ends a connection that outlasts a stop.
@@ -17,24 +17,15 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from hypercorn import protocol
 from hypercorn.protocol import h2
-from hypercorn.typing import (
-    ASGIFramework,
-    ASGIReceiveCallable,
-    ASGIReceiveEvent,
-    ASGISendCallable,
-    ASGISendEvent,
-    Scope,
-)
+from hypercorn.protocol.events import Body
+from hypercorn.protocol.events import Event as StreamEvent
 
 logger = logging.getLogger(__name__)
-
-
-# In seconds, how long an answer may take to end by itself after its client has gone. One that is complete is
-# told so before its last `send` returns.
-PARTING = 1.0
 
 # In bytes, what an answer hands to HTTP/2 at a time: as much as its buffer takes before it waits.
 PIECE = h2.BUFFER_HIGH_WATER
@@ -54,45 +45,27 @@ class BoundedBuffer(h2.StreamBuffer):
         return data
 
 
-class EndWithClient:
-    """An ASGI application that ends an answer of `app` when its client has left an HTTP/2 connection.
+class Protocol(h2.H2Protocol):
+    """HTTP/2 that takes an answer in pieces, and ends it when its client has left."""
 
-    It is for requests whose body has been read: the next message says that the client has left.
-    """
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send what a stream has to say, while there is a connection. A cancellation leaves it incomplete."""
+        for piece in _pieces(event):
+            if not self.closed:
+                await super().stream_send(piece)
 
-    def __init__(self, app: ASGIFramework) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request. A cancellation is passed on."""
-        if scope["type"] != "http" or scope["http_version"] in ("1.0", "1.1"):
-            await self._app(scope, receive, send)
-            return
-        leaving = asyncio.ensure_future(receive())
-
-        async def leave() -> ASGIReceiveEvent:
-            return await asyncio.shield(leaving)
-
-        async def send_pieces(message: ASGISendEvent) -> None:
-            for piece in _in_pieces(message):
-                await send(piece)
-
-        answering = asyncio.ensure_future(self._app(scope, leave, send_pieces))
-        try:
-            await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({answering}, timeout=PARTING)
-            if answering.done():
-                answering.result()  # raises what the application raised
-        finally:
-            leaving.cancel()
-            answering.cancel()
+    async def _close_stream(self, stream_id: int) -> None:
+        await super()._close_stream(stream_id)
+        if stream_id in self.stream_buffers:
+            await self.stream_buffers[stream_id].close()  # whoever waits for room in it goes on, and is done
 
 
-def _in_pieces(message: Any) -> Iterator[Any]:
-    body = message.get("body", b"")
-    for end in range(PIECE, len(body), PIECE):
-        yield {**message, "body": body[end - PIECE : end], "more_body": True}
-    yield {**message, "body": body[(len(body) - 1) // PIECE * PIECE :]} if len(body) > PIECE else message
+def _pieces(event: StreamEvent) -> Iterator[StreamEvent]:
+    if isinstance(event, Body):
+        for start in range(0, len(event.data), PIECE):
+            yield replace(event, data=event.data[start : start + PIECE])
+    else:
+        yield event
 
 
 def escape_controls(record: logging.LogRecord) -> bool:
@@ -112,6 +85,7 @@ def is_news(record: logging.LogRecord) -> bool:
 def install() -> None:
     """Mend the server whose event loop is running, before it listens."""
     h2.StreamBuffer = BoundedBuffer  # type: ignore[misc]
+    protocol.H2Protocol = Protocol  # type: ignore[attr-defined]
     logging.getLogger("hypercorn.access").addFilter(escape_controls)
     logging.getLogger("asyncio").addFilter(is_news)
     loop = asyncio.get_running_loop()

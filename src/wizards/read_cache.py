@@ -1,35 +1,19 @@
-"""A cache in front of Quart: a read whose answer is known does not enter the framework.
+"""The answers to reads, kept: what Quart has answered once is sent again without it.
 
-An answer is kept as the ASGI messages that Quart sent, under everything that it depends on. Those of the
-shared list are kept while the list stands where it stood: before one is sent again, the roster is asked,
-as a handler would ask it. Quart is asked once, whoever asks meanwhile waits for the same answer; and not
-on behalf of anyone's connection, so that nobody's leaving can spoil it. Bodies are the list's own blocks:
-an answer that is kept costs next to nothing.
+An answer is kept as the ASGI messages that Quart sent, under everything that it depends on; those of the
+shared list as long as the list stands where it stood. Quart is asked once, whoever asks meanwhile waits for
+the same answer; and not on behalf of anyone's connection, so that nobody's leaving can spoil it. Bodies are
+the list's own blocks: an answer that is kept costs next to nothing.
 """
 
 import asyncio
 from collections.abc import Hashable
 from typing import Any
 
-from hypercorn.typing import (
-    ASGIFramework,
-    ASGIReceiveCallable,
-    ASGISendCallable,
-    ASGISendEvent,
-    HTTPDisconnectEvent,
-    HTTPScope,
-    Scope,
-)
+from hypercorn.typing import ASGIFramework, ASGISendCallable, ASGISendEvent, HTTPDisconnectEvent, HTTPScope
 
-from .answer import PATH, Outcome, with_outcome
+from .answer import with_outcome
 from .page import Snapshot
-from .roster import Roster, RosterError
-
-FIXED_PATHS = frozenset({"/", "/api/wizards"})
-
-# What an answer depends on, beside method, path and query: a host can be none, and be refused.
-VARYING = frozenset({b"host"})
-LIST_VARYING = VARYING | {b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"if-range", b"range"}
 
 # A part (206) is its asker's own, so it is not worth keeping; an error is not, either.
 KEPT = frozenset({200, 304})
@@ -39,60 +23,32 @@ Answers = dict[Hashable, asyncio.Task[list[ASGISendEvent]]]
 
 
 class ReadCache:
-    """An ASGI application that answers the known reads of `app` by itself."""
+    """What `app` answers to reads: of the shared list, and of what is always the same."""
 
-    def __init__(self, app: ASGIFramework, roster: Roster) -> None:
+    def __init__(self, app: ASGIFramework) -> None:
         self._app = app
-        self._roster = roster
         self._snapshot: Snapshot | None = None
         self._fixed: Answers = {}
         self._list: Answers = {}
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request. A cancellation leaves the cache, and whoever else waits, as they were."""
-        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
-            await self._app(scope, receive, send)
-        elif scope["path"] in FIXED_PATHS:
-            await self._replay(self._fixed, _key(scope, VARYING), scope, None, send)
-        elif scope["path"] == PATH and _only_reads(scope["query_string"]):
-            await self._read(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _read(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        try:
-            outcome: Outcome = await self._roster.read()
-        except RosterError as error:
-            outcome = error
-        await self.answer(outcome, scope, receive, send)
-
     async def answer(
-        self, outcome: Outcome, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        self, key: Hashable, scope: HTTPScope, snapshot: Snapshot | None, send: ASGISendCallable
     ) -> None:
-        """Answer a request to show the list with what the roster has said to this very request."""
-        if isinstance(outcome, RosterError):
-            await self._app(with_outcome(scope, outcome), receive, send)
-            return
-        if outcome is not self._snapshot:
-            self._snapshot = outcome
-            self._list = {}
-        await self._replay(self._list, _key(scope, LIST_VARYING), scope, outcome, send)
+        """Answer the read in `scope` as every read with that `key`; with `snapshot`, if it shows the list.
 
-    async def _replay(
-        self,
-        answers: Answers,
-        key: Hashable,
-        scope: HTTPScope,
-        outcome: Outcome,
-        send: ASGISendCallable,
-    ) -> None:
+        A cancellation leaves the cache, and whoever else waits, as they were.
+        """
+        answers = self._fixed
+        if snapshot is not None:
+            if snapshot is not self._snapshot:
+                self._snapshot, self._list = snapshot, {}
+            answers = self._list
         asked = answers.get(key)
         if asked is None:
             if len(answers) >= MOST_KEPT:
                 del answers[next(iter(answers))]
-            asked = answers[key] = asyncio.create_task(self._ask(answers, key, with_outcome(scope, outcome)))
-        messages = asked.result() if asked.done() else await asyncio.shield(asked)
-        for message in messages:
+            asked = answers[key] = asyncio.create_task(self._ask(answers, key, with_outcome(scope, snapshot)))
+        for message in asked.result() if asked.done() else await asyncio.shield(asked):
             await send(message)
 
     async def _ask(self, answers: Answers, key: Hashable, scope: HTTPScope) -> list[ASGISendEvent]:
@@ -115,16 +71,6 @@ class ReadCache:
             if not is_kept and answers.get(key) is asyncio.current_task():  # it may have had to make room
                 del answers[key]
         return _without_empty(messages)
-
-
-def _key(scope: HTTPScope, varying: frozenset[bytes]) -> Hashable:
-    headers = [header for header in scope["headers"] if header[0] in varying]
-    return scope["method"], scope["path"], scope["query_string"], tuple(map(tuple, headers))
-
-
-def _only_reads(query: bytes) -> bool:
-    # A key that reads "name" once it is decoded holds those letters or a percent-escape.
-    return b"name" not in query and b"%" not in query
 
 
 def _without_empty(messages: list[Any]) -> list[ASGISendEvent]:
