@@ -12,7 +12,7 @@ from .measure import Bench
 from .workloads import WORKLOADS
 
 FOLDER = Path(__file__).parent
-ROUNDS = 3
+ROUNDS = 5
 
 
 def main() -> int:

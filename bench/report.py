@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
@@ -13,6 +13,7 @@ from typing import Any
 
 from .measure import Bench, Cell
 from .memory import Footprint
+from .promises import PROMISES, Promise
 from .services import FLASK, FLASK_SQLITE, FLOOR, Contender
 
 PACKAGES = (
@@ -42,18 +43,34 @@ class Results:
         self.footprints = footprints
         self.about = about()
 
-    def ratios(self, cell: Cell, reference: Is) -> tuple[float, float] | None:
-        """Return the median of the rounds' ratios to a reference, and the ratio of the medians."""
-        for other, rates in self.rates.items():
+    def ratio(self, cell: Cell, other: Cell) -> float | None:
+        """Return the median of the rounds' ratios of one rate to the other."""
+        pairs = zip(self.rates[cell], self.rates[other], strict=True)
+        each = [one / reference for one, reference in pairs if reference]
+        return median(each) if each else None
+
+    def ratio_to(self, reference: Is, cell: Cell) -> float | None:
+        """Return the ratio of a cell to a reference on the same workload, if there is one."""
+        for other in self.rates:
             if other[0] == cell[0] and other != cell and reference(other[1], cell[1]):
-                pairs = zip(self.rates[cell], rates, strict=True)
-                each = [ours / theirs for ours, theirs in pairs if theirs]
-                return (median(each), median(self.rates[cell]) / median(rates)) if each else None
+                return self.ratio(cell, other)
         return None
+
+    def promises(self) -> Iterator[tuple[Promise, float]]:
+        """Yield the promises of which both sides were measured, with the ratio that was found."""
+        cells = {(work.title, who): (work, who) for work, who in self.rates}
+        for promise in PROMISES:
+            ours = cells.get((promise.workload, promise.ours))
+            reference = cells.get((promise.reference_workload, promise.reference))
+            if ours and reference and (found := self.ratio(ours, reference)):
+                yield promise, found
 
     def markdown(self) -> str:
         """Return the tables and what they were measured on."""
-        lines = [
+        lines = ["| promised | at least | found |", "| --- | ---: | ---: |"]
+        lines += [f"| {promise} | {promise.factor} | {found:.2f} |" for promise, found in self.promises()]
+        lines += [
+            "",
             "| workload | contender | requests/s | of the floor | times Flask | errors |",
             "| --- | --- | ---: | ---: | ---: | ---: |",
         ]
@@ -68,8 +85,8 @@ class Results:
         return "\n".join(lines)
 
     def _row(self, cell: Cell) -> str:
-        ratios = [self.ratios(cell, reference) for reference in (is_floor, is_flask)]
-        shown = ["" if ratio is None else f"{ratio[0]:.2f}" for ratio in ratios]
+        ratios = [self.ratio_to(reference, cell) for reference in (is_floor, is_flask)]
+        shown = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
         errors = str(self.errors[cell] or "")
         return f"| {cell[1]} | {median(self.rates[cell]):,.0f} | {' | '.join(shown)} | {errors} |"
 
@@ -80,7 +97,6 @@ class Results:
         return json.dumps({"about": self.about, "memory": footprints, "cells": cells}, indent=1) + "\n"
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
-        names = ("median_of_ratios", "ratio_of_medians")
         return {
             "workload": cell[0].title,
             "contender": cell[1].name,
@@ -88,8 +104,8 @@ class Results:
             "rounds": [round(rate, 1) for rate in self.rates[cell]],
             "median": round(median(self.rates[cell]), 1),
             "errors": self.errors[cell],
-            "to_floor": dict(zip(names, self.ratios(cell, is_floor) or (), strict=False)),
-            "to_flask": dict(zip(names, self.ratios(cell, is_flask) or (), strict=False)),
+            "to_floor": self.ratio_to(is_floor, cell),
+            "to_flask": self.ratio_to(is_flask, cell),
         }
 
 
