@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import hpack
 import httpx
 import pytest
-from http2 import PREFACE, frame
+from http2 import PREFACE, SETTINGS, frame
 from hyperframe.frame import DataFrame, Frame, HeadersFrame
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -215,7 +215,7 @@ FRAMES = st.one_of(
         frame, st.just(4), st.sampled_from([0, 1]), STREAM, st.lists(SETTING, max_size=3).map(b"".join)
     ),
     st.builds(frame, st.integers(0, 12), FLAGS, STREAM, st.binary(max_size=20), st.integers(0, 2)),
-    st.just(frame(4, 0, 0, b"") * 200),
+    st.just(SETTINGS * 200),
     st.just(
         b"".join(
             frame(1, 5, stream, hpack.Encoder().encode(VALID)) + frame(3, 0, stream, bytes(4))
@@ -231,7 +231,7 @@ OPENING = st.builds(
 )
 HTTP2 = st.builds(
     # The server forgets the frames that came with a broken one, so these come by themselves.
-    lambda edits, opening, frames: [edit(PREFACE + frame(4, 0, 0, b"") + opening, edits), b"".join(frames)],
+    lambda edits, opening, frames: [edit(PREFACE + SETTINGS + opening, edits), b"".join(frames)],
     st.just([]) | st.just([]) | EDITS,
     OPENING,
     st.lists(FRAMES, max_size=4),

@@ -23,6 +23,7 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
+from http2 import GET, PREFACE, SETTINGS, frame
 from servers import Server
 
 from wizards import create_app
@@ -38,6 +39,8 @@ STREAMS = 5_000 if FULL else 600
 
 PIECE = b"x" * 2**16
 ROUTES = ["/", "/wizards", "/wizards?name=Luna", "/api/wizards"]
+HELLO = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
+HELLO_HTTP2 = PREFACE + SETTINGS + frame(1, 5, 1, GET)
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +170,7 @@ def test_abandoned_bodies(tmp_path: Path, path: str) -> None:
 async def ask(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Make a request on a new connection and return the connection, which stays open."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=2**12)
-    writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+    writer.write(HELLO)
     assert (await reader.readuntil(b"</p>")).startswith(b"HTTP/1.1 200")
     return reader, writer
 
@@ -190,6 +193,22 @@ async def test_idle_crowd(tmp_path: Path) -> None:
             writer.close()
 
 
+@pytest.mark.parametrize("hello", [HELLO, HELLO_HTTP2], ids=["HTTP/1.1", "HTTP/2"])
+def test_client_closes(tmp_path: Path, hello: bytes) -> None:
+    """A connection ends when its client closes it, however long idle ones are kept."""
+    with Server(tmp_path, options=("--keep-alive", "600")) as server, ExitStack() as stack:
+        connection = connect(server, stack)
+        connection.sendall(hello)
+        received = b""
+        while b"</p>" not in received:
+            piece = connection.recv(2**16)
+            assert piece
+            received += piece
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(2**16):  # until the server closes it, too
+            pass
+
+
 def test_no_free_file(tmp_path: Path) -> None:
     """Who comes when no file is free waits until one is; the log says so once."""
     with Server(tmp_path) as server, ExitStack() as stack:
@@ -199,7 +218,7 @@ def test_no_free_file(tmp_path: Path) -> None:
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used + 10, used + 10))
         crowd = [connect(server, stack) for _ in range(40)]
         for connection in crowd:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            connection.sendall(HELLO)
         for connection in crowd:  # in the order in which they came
             assert connection.recv(12) == b"HTTP/1.1 200"
             connection.close()

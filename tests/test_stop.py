@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from http2 import PREFACE, frame
+from http2 import GET, PREFACE, SETTINGS, frame
 from load import Outcome, append_until_refused
 from servers import Server, started
 
@@ -172,10 +172,7 @@ async def test_listener_closed_before_the_first_request() -> None:
         asyncio.get_running_loop().remove_signal_handler(number)
 
 
-SETTINGS = frame(4, 0, 0, b"")
 NO_WINDOW = frame(4, 0, 0, b"\x00\x04\x00\x00\x00\x00")
-# :method GET, :scheme http, :path /, :authority t, as HPACK has them in its tables.
-GET = b"\x82\x86\x84\x41\x01t"
 CLINGING = {
     "nothing": b"",
     "half a head": b"GET / HTTP/1.1\r\nHost:",

