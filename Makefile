@@ -49,7 +49,7 @@ requirements: .venv/developing  ## pin the newest versions of what pyproject.tom
 
 clean:  ## remove what make made; the list in wizards.db stays
 	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find asgi.py src tests -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

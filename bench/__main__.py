@@ -21,11 +21,15 @@ def main() -> int:
     if shutil.which("wrk") is None:
         sys.stderr.write(wrk.HINT)
         return 1
-    pattern = re.compile(options.only)
+    titles = [*(work.title for work in WORKLOADS), memory.TITLE]
+    chosen = {title for title in titles if re.search(options.only, title)}
+    if not chosen:
+        sys.stderr.write("\n".join(["bench: none of these matches:", *titles, ""]))
+        return 1
     with TemporaryDirectory(prefix="wizards-bench-") as folder:
-        bench = Bench([work for work in WORKLOADS if pattern.search(work.title)], Path(folder))
+        bench = Bench([work for work in WORKLOADS if work.title in chosen], Path(folder))
         bench.run(*((1, 1) if options.quick else (ROUNDS,)))
-        footprints = memory.measure(bench) if pattern.search("memory") else []
+        footprints = memory.measure(bench) if memory.TITLE in chosen else []
     results = report.Results(bench, footprints)
     sys.stdout.write(results.markdown())
     if not (options.quick or options.only):  # a part of the benchmark does not replace the whole
@@ -38,7 +42,12 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of one second each")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="the workloads whose title matches")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="PATTERN",
+        help="the workloads whose title matches; where none does, their titles are shown",
+    )
     return parser.parse_args()
 
 

@@ -103,13 +103,16 @@ class Bench:
 
     def _with_progress(self, rounds: int, doing: str) -> Iterator[Cell]:
         cells = self.cells * rounds
+        is_watched = sys.stderr.isatty()
         for done, cell in enumerate(cells):
             bar = "#" * (30 * done // len(cells))
             title = f"{cell[0].title}: {cell[1]}"
-            sys.stderr.write(f"\r\033[K{doing} [{bar:30}] {done}/{len(cells)} {title:.70}")
-            sys.stderr.flush()
+            if is_watched:
+                sys.stderr.write(f"\r\033[K{doing} [{bar:30}] {done}/{len(cells)} {title:.70}")
+                sys.stderr.flush()
             yield cell
-        sys.stderr.write("\r\033[K")
+        if is_watched:
+            sys.stderr.write("\r\033[K")
 
 
 async def _fill(path: Path, length: int) -> None:

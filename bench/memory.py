@@ -10,6 +10,7 @@ from .answers import fetch
 from .measure import Bench
 from .services import OURS, Service
 
+TITLE = "memory"
 SERVICE = OURS[0]
 LENGTH = 100_000
 STALLED = 150
@@ -41,9 +42,12 @@ def measure(bench: Bench) -> list[Footprint]:
             fetch(long.port, "/wizards")  # comes behind all of them
             held = (resident(long) - before) / STALLED / page
     return [
-        Footprint(f"memory of {LENGTH:,} names", growth / 2**20, allowed / 2**20, "MiB"),
+        Footprint(f"{TITLE} of {LENGTH:,} names", growth / 2**20, allowed / 2**20, "MiB"),
         Footprint(
-            f"memory of a client that appends and stops reading, {STALLED} of them", held, PER_STALLED, "page"
+            f"{TITLE} of a client that appends and stops reading, {STALLED} of them",
+            held,
+            PER_STALLED,
+            "page",
         ),
     ]
 

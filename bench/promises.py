@@ -20,10 +20,6 @@ class Promise(NamedTuple):
     reference: Contender
     reference_workload: str
 
-    def __str__(self) -> str:
-        other = "" if self.reference_workload == self.workload else f" on {self.reference_workload}"
-        return f"{self.workload}: {self.ours}, times {self.reference}{other}"
-
 
 def _same(workload: str, factor: float, reference: Contender, ours: Contender = HYPERCORN) -> Promise:
     return Promise(workload, ours, factor, reference, workload)

@@ -21,6 +21,14 @@ PACKAGES = (
     *("hypercorn", "uvicorn", "httptools", "uvloop", "granian", "gunicorn"),
 )
 
+LEGEND = """
+Requests a second are the median of the rounds, ratios the median of the rounds' ratios: in a round the
+contenders have their turns right after one another. The floor is a bare ASGI callable that sends the same
+bytes on the same server. Flask is the tutorial's app on gunicorn's sync worker; for appends, one that commits
+each of them to SQLite. Errors are answers of 400 and more and failed connections. A page is the one of
+100,000 names.
+"""
+
 Is = Callable[[Contender, Contender], bool]
 
 
@@ -67,8 +75,18 @@ class Results:
 
     def markdown(self) -> str:
         """Return the tables and what they were measured on."""
-        lines = ["| promised | at least | found |", "| --- | ---: | ---: |"]
-        lines += [f"| {promise} | {promise.factor} | {found:.2f} |" for promise, found in self.promises()]
+        lines = [
+            "# What `make bench` found",
+            LEGEND,
+            "| promised | on | times the rate of | at least | found |",
+            "| --- | --- | --- | ---: | ---: |",
+        ]
+        for promise, found in self.promises():
+            rival = promise.reference.name
+            if promise.reference_workload != promise.workload:
+                rival += f" on `{promise.reference_workload}`"
+            row = (f"`{promise.workload}`", promise.ours.server, rival, str(promise.factor), f"{found:.2f}")
+            lines.append(f"| {' | '.join(row)} |")
         lines += [
             "",
             "| workload | contender | requests/s | of the floor | times Flask | errors |",

@@ -6,6 +6,7 @@ command that nothing here knows fails.
 """
 
 import configparser
+import json
 import os
 import re
 import shlex
@@ -444,6 +445,30 @@ def test_table_of_settings() -> None:
     for name, _, words in rows:
         if name in BOUNDS:
             assert words.endswith("{:,} to {:,}".format(*BOUNDS[name]))
+
+
+def test_speed_that_is_shown() -> None:
+    """The README's table of speed stands in bench/results.md, where everything promised was found."""
+    row = re.compile(r"^\| `.*` \| \w+ \| .* \| ([0-9.]+) \| ([0-9.]+) \|$", re.MULTILINE)
+    measured = (ROOT / "bench" / "results.md").read_text()
+    promised = {found[0]: (float(found[1]), float(found[2])) for found in row.finditer(measured)}
+    assert all(found >= least for least, found in promised.values())
+    shown = [found[0] for found in row.finditer(README.read_text())]
+    assert shown
+    assert set(shown) <= set(promised)
+
+
+def test_speed_on_other_servers() -> None:
+    """Each multiple of Hypercorn's rate is that of the medians in bench/results.json."""
+    cells = json.loads((ROOT / "bench" / "results.json").read_text())["cells"]
+    medians = {
+        (cell["workload"], cell["server"]): cell["median"] for cell in cells if cell["contender"] == "wizards"
+    }
+    rows = re.findall(r"^\| `(.*)` \| 1 \| ([0-9.]+) \| ([0-9.]+) \|$", OPERATIONS.read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for work, *multiples in rows:
+        for server, multiple in zip(("uvicorn", "Granian"), multiples, strict=True):
+            assert multiple == f"{medians[work, server] / medians[work, 'Hypercorn']:.1f}"
 
 
 def test_keys_of_hypercorn() -> None:

@@ -31,7 +31,10 @@ def with_outcome(scope: HTTPScope, outcome: Outcome) -> HTTPScope:
 
 
 def known_snapshot() -> Snapshot | None:
-    """Return the list if it is known what the roster says to this request; raise the error if it is one."""
+    """Return the list with which the roster has answered this request, if it was asked before Quart was.
+
+    Raises the RosterError with which it has refused.
+    """
     extensions: dict[str, Any] = request.scope.get("extensions") or {}
     outcome: Outcome = extensions.get(EXTENSION)
     if isinstance(outcome, RosterError):

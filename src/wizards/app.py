@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 from quart import Quart
@@ -45,16 +46,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     app.register_blueprint(blueprint)
     app.after_request(complete_headers)
     errors.register(app)
-
-    @app.while_serving
-    async def serve() -> AsyncGenerator[None]:
-        hypercorn_mends.install()
-        stop.prepare()
-        await _open(roster, settings.database_url)
-        yield
-        await roster.close()
-        logger.info("The list is closed.")
-
+    app.while_serving(partial(_serve, roster, stop, settings.database_url))
     return app
 
 
@@ -67,6 +59,15 @@ def _configure(app: Quart, config: Mapping[str, Any]) -> Settings:
     if app.logger.level == logging.NOTSET:
         app.logger.setLevel(logging.INFO)
     return Settings.check(app.config)
+
+
+async def _serve(roster: Roster, stop: Stop, url: URL) -> AsyncGenerator[None]:
+    hypercorn_mends.install()
+    stop.prepare()
+    await _open(roster, url)
+    yield
+    await roster.close()
+    logger.info("The list is closed.")
 
 
 async def _open(roster: Roster, url: URL) -> None:
@@ -96,5 +97,7 @@ def _store(url: URL) -> Store:
     try:
         from .postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra: not everyone has it
     except ImportError as error:
-        raise StartError(f"PostgreSQL needs a driver: pip install 'wizards[postgresql]' ({error})") from None
+        raise StartError(
+            f"PostgreSQL needs the extra 'postgresql': pip install '.[postgresql]' ({error})"
+        ) from None
     return PostgreSQLStore(url)

@@ -16,14 +16,14 @@ from hypercorn.typing import ASGIReceiveCallable
 ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
 
 
-def announced(http_version: str, headers: Sequence[bytes]) -> int:
-    """Return in how many ways a request with these `headers` may announce a body.
+def may_follow(http_version: str, headers: Sequence[bytes]) -> bool:
+    """Whether a request may have a body. HTTP/1 announces it in `headers` (RFC 9112, section 6.3)."""
+    return http_version not in ("1.1", "1.0") or not ANNOUNCING.isdisjoint(headers)
 
-    HTTP/1 announces one by header (RFC 9112, section 6.3), HTTP/2 need not.
-    """
-    if http_version not in ("1.1", "1.0"):
-        return 1
-    return 0 if ANNOUNCING.isdisjoint(headers) else len(ANNOUNCING.intersection(headers))
+
+def are_ambiguous(headers: Sequence[bytes]) -> bool:
+    """Whether a request announces its body in both ways."""
+    return ANNOUNCING.issubset(headers)
 
 
 async def is_complete(receive: ASGIReceiveCallable) -> bool:

@@ -58,10 +58,10 @@ class Front:
             return
         # Names and values in turn. A value that reads as a name costs its sender a short cut, no more.
         headers = [part for header in scope["headers"] if header[0] in MATTERING for part in header]
-        if announced := bodies.announced(scope["http_version"], headers):
+        if bodies.may_follow(scope["http_version"], headers):
             if not await bodies.is_complete(receive):
                 return
-            send = closing(send) if announced > 1 else send
+            send = closing(send) if bodies.are_ambiguous(headers) else send
         if scope["method"] not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
         elif scope["path"] == PATH:

@@ -103,7 +103,7 @@ def install() -> None:
     logging.getLogger("hypercorn.access").addFilter(escape_controls)
     logging.getLogger("asyncio").addFilter(is_news)
     loop = asyncio.get_running_loop()
-    previous = loop.get_exception_handler()
+    handle_news = loop.get_exception_handler() or type(loop).default_exception_handler
     has_warned = False
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -115,9 +115,7 @@ def install() -> None:
             has_warned = True
         elif "client_connected_cb" in context["message"] or isinstance(error, asyncio.CancelledError):
             logger.debug("A connection failed: %r", error)
-        elif previous is not None:
-            previous(loop, context)
         else:
-            loop.default_exception_handler(context)
+            handle_news(loop, context)
 
     loop.set_exception_handler(handle)

@@ -26,7 +26,8 @@ class SQLiteStore(Store):
 
     def __init__(self, url: sql.URL) -> None:
         self._engine = sql.create_engine(
-            # Driver-level autocommit: the transactions say themselves where they begin.
+            # Driver-level autocommit: transactions that write begin with the store's BEGIN IMMEDIATE, and
+            # Connection.begin() ends them with a commit or a rollback. A lone SELECT needs neither.
             url,
             connect_args={"timeout": PATIENCE, "isolation_level": None},
             hide_parameters=True,

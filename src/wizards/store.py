@@ -121,15 +121,11 @@ def _exchange(
 def _names_after(after: int, query: sql.Select[Any], connection: sql.Connection) -> list[str]:
     # The last row that is known already comes along, to show that it is still there.
     first = max(after, 1)
-    names: list[str] = []
-    for position, name in connection.execute(query, {"first": first}):
-        if position != first + len(names):
-            break
-        names.append(name)
-    else:
-        if names:
-            return names[1:] if after else names
-    raise LookupError(f"row {first} of the list is gone; restart once the database is what it should be")
+    rows = connection.execute(query, {"first": first}).all()
+    if not rows or [position for position, _ in rows] != list(range(first, first + len(rows))):
+        raise LookupError(f"row {first} of the list is gone; restart once the database is what it should be")
+    names = [name for _, name in rows]
+    return names[1:] if after else names
 
 
 def _append(names: Sequence[str], after: int, connection: sql.Connection) -> None:

@@ -40,7 +40,7 @@ class LengthReader:
                 rows: list[tuple[int]] = self._connection.execute(self._query).fetchall()
             except sqlite3.Error:  # locked just now, or worse: the exchange will tell
                 return None
-            self._header, self._length = header, rows[0][0]  # asked after, so at least as new
+            self._header, self._length = header, rows[0][0]  # read before the query, so no newer than it
         return self._length
 
     def close(self) -> None:
