@@ -85,7 +85,7 @@ class Results:
             rival = promise.reference.name
             if promise.reference_workload != promise.workload:
                 rival += f" on `{promise.reference_workload}`"
-            row = (f"`{promise.workload}`", promise.ours.server, rival, str(promise.factor), f"{found:.2f}")
+            row = (f"`{promise.workload}`", promise.ours.server, rival, str(promise.factor), f"{found:.3f}")
             lines.append(f"| {' | '.join(row)} |")
         lines += [
             "",
