@@ -14,3 +14,6 @@ SETTINGS = frame(4, 0, 0, b"")
 
 # :method GET, :scheme http, :path /, :authority t, as HPACK has them in its tables.
 GET = b"\x82\x86\x84\x41\x01t"
+
+# The same, but its :path is not ASCII.
+BAD_GET = b"\x82\x86\x44\x02/\xff\x41\x01t"

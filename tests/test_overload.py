@@ -152,6 +152,16 @@ def test_unwanted_bodies(tmp_path: Path, version: str, chunked: bool) -> None:  
         assert "Traceback" not in server.output()
 
 
+def test_no_body(tmp_path: Path) -> None:
+    """A header whose value reads like one that announces a body announces none: the connection goes on."""
+    with Server(tmp_path) as server, ExitStack() as stack:
+        connection = connect(server, stack)
+        head = b"GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\nAccept: transfer-encoding\r\n\r\n"
+        connection.sendall(head + b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: connection.recv(2**16), b""))
+        assert answers.count(b"HTTP/1.1 200") == 2
+
+
 @pytest.mark.parametrize("path", ROUTES)
 def test_abandoned_bodies(tmp_path: Path, path: str) -> None:
     """A body that its sender gives up in the middle holds nothing: the server can stop as if idle."""
@@ -233,6 +243,7 @@ def test_resets_are_not_logged(tmp_path: Path) -> None:
         for head in (b"GET / HTTP/1.1", b"GET /wizards?name=a HTTP/1.1", b"GET /wizards?name=%41 HTTP/1.1"):
             connection = connect(server, stack)
             connection.sendall(300 * (head + b"\r\nHost: t\r\n\r\n"))
+            connection.recv(1)  # so they are being answered
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
         longest_wait(server)

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from http2 import GET, PREFACE, SETTINGS, frame
+from http2 import BAD_GET, GET, PREFACE, SETTINGS, frame
 from load import Outcome, append_until_refused
 from servers import Server, started
 
@@ -198,3 +198,39 @@ def test_clinging_clients(tmp_path: Path, number: signal.Signals) -> None:
             assert (left, server.wait(10)) == (left, 0)
             assert server.output().endswith("The list is closed.\n")
             assert "Traceback" not in server.output()
+
+
+def test_what_the_server_fails_at(tmp_path: Path) -> None:
+    """It ends the connection, the requests under way on it too, and no stop waits for them."""
+    with Server(tmp_path) as server, socket.create_connection(("127.0.0.1", server.port), 30) as client:
+        client.sendall(PREFACE + SETTINGS + frame(1, 4, 1, GET))
+        httpx.get(server.base_url).raise_for_status()
+        client.sendall(frame(1, 5, 3, BAD_GET))
+        while client.recv(2**16):  # until the server closes it
+            pass
+        server.signal(signal.SIGTERM)
+        assert server.wait(5) == 0
+        assert "Traceback" not in server.output()
+
+
+def test_body_of_a_refused_request(tmp_path: Path) -> None:
+    """An HTTP/2 request with a body that comes after the stop has begun ends nobody's answer."""
+    with Server(tmp_path) as server, ExitStack() as stack:
+        stalled, idle = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 30)) for _ in range(2)
+        )
+        stalled.sendall(PREFACE + NO_WINDOW + frame(1, 5, 1, GET))
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert idle.recv(2**16)
+        server.signal(signal.SIGTERM)
+        while idle.recv(2**16):  # closed when the server has begun to stop
+            pass
+        stalled.sendall(frame(1, 4, 3, GET) + frame(0, 1, 3, b"body"))
+        stalled.sendall(frame(8, 0, 1, b"\x00\x00\xff\xff"))  # a window for the first one
+        answer = b""
+        while b"</p>" not in answer:
+            piece = stalled.recv(2**16)
+            assert piece
+            answer += piece
+        assert server.wait() == 0
+        assert "Traceback" not in server.output()

@@ -22,8 +22,8 @@ def may_follow(http_version: str, headers: Sequence[bytes]) -> bool:
 
 
 def are_ambiguous(headers: Sequence[bytes]) -> bool:
-    """Whether a request announces its body in both ways."""
-    return ANNOUNCING.issubset(headers)
+    """Whether a request announces its body in both ways; `headers` has its names and values in turn."""
+    return ANNOUNCING.issubset(headers[::2])
 
 
 async def is_complete(receive: ASGIReceiveCallable) -> bool:

@@ -9,9 +9,10 @@
 - A connection that its client has closed is kept until it has been idle for `keep_alive_timeout`. At the
   usual limit of 1,024 open files, 50 clients that open and close connections got 220 answers a second, some
   of them after 5 s; with this they get 3,300.
-- A `:path` or `:method` that is not ASCII, which HTTP/2 lets through, ends the connection by an exception
-  that nobody handles. That is as it should be, but whoever likes could fill the log with its tracebacks. The
-  same way, in Python 3.11, ends a connection that outlasts a stop.
+- What it fails at in a connection (a `:path` that is not ASCII, which HTTP/2 lets through; data of a stream
+  that it refused during a stop) is an exception that nobody handles: answers under way on the connection
+  wait for ever, and a stop with them, or it ends the whole server. With this, it ends the connection.
+- A connection that outlasts a stop leaves a traceback in Python 3.11.
 - Its access log shows paths decoded: `/%0A` begins a new line, in which a client may write what it likes.
 - When no file is free for one more connection, asyncio logs each of `backlog` attempts a second; and it logs
   every answer that is written to a connection which its client has reset.
@@ -23,9 +24,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from h2.events import DataReceived
+from h2.events import Event as H2Event
 from hypercorn import protocol
 from hypercorn.asyncio import run
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import Closed
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import Body
 from hypercorn.protocol.events import Event as StreamEvent
@@ -59,6 +63,12 @@ class Protocol(h2.H2Protocol):
             if not self.closed:
                 await super().stream_send(piece)
 
+    async def _handle_events(self, events: list[H2Event]) -> None:
+        for event in events:
+            # A stream that is refused during a stop may have data with it.
+            if not isinstance(event, DataReceived) or event.stream_id in self.streams:
+                await super()._handle_events([event])
+
     async def _close_stream(self, stream_id: int) -> None:
         await super()._close_stream(stream_id)
         if stream_id in self.stream_buffers:
@@ -66,10 +76,14 @@ class Protocol(h2.H2Protocol):
 
 
 class TCPConnection(TCPServer):
-    """A connection that is over when its client has closed it."""
+    """A connection that is over when its client has closed it, or has sent what Hypercorn fails at."""
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        try:
+            await super()._read_data()
+        except Exception as error:  # noqa: BLE001  # whatever it fails at is this connection's end alone
+            logger.debug("A connection failed: %r", error)
+            await self.protocol.handle(Closed())
         await self.idle_task.stop()
 
 
