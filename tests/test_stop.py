@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from http2 import BAD_GET, GET, PREFACE, SETTINGS, frame
+from hypercorn.asyncio import run
+from hypercorn.asyncio.worker_context import WorkerContext
 from load import Outcome, append_until_refused
 from servers import Server, started
 
@@ -143,6 +144,17 @@ def test_told_to_stop_twice(tmp_path: Path, number: signal.Signals, whole_group:
     assert len(lines) == 3  # and where it listened
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_again_at_the_end(tmp_path: Path, number: signal.Signals) -> None:
+    """Nor does it harm when all is done and the process only has to end."""
+    with own_socket(tmp_path / "w.db") as (process, _):
+        assert process.stdout is not None
+        process.send_signal(number)
+        assert any("The list is closed." in line for line in process.stdout)
+        process.send_signal(number)
+        assert process.wait(10) == 0
+
+
 def test_orphaned_workers_end(tmp_path: Path) -> None:
     """When the master is killed its workers end by themselves."""
     with own_socket(tmp_path / "w.db", "--workers", "2") as (process, port):
@@ -154,21 +166,16 @@ def test_orphaned_workers_end(tmp_path: Path) -> None:
         assert "Traceback" not in rest
 
 
-async def test_listener_closed_before_the_first_request() -> None:
+async def test_stopped_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is told to stop before it had a request carries none out; without a server one is."""
+    monkeypatch.setattr(run, "WorkerContext", WorkerContext)  # and back in the end
     stop = Stop(create_app({"DATABASE_URL": "sqlite://"}))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        scope: Any = {"server": listener.getsockname()}
-        other = Stop(create_app({"DATABASE_URL": "sqlite://"}))
-        assert not other.has_begun(scope)
-    assert other.has_begun(scope)
-    assert not stop.has_begun(scope)
-    for number in (signal.SIGTERM, signal.SIGINT):  # as a server does
-        asyncio.get_running_loop().add_signal_handler(number, print)
     stop.prepare()
-    assert stop.has_begun(scope)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().remove_signal_handler(number)
+    assert not stop.has_begun()
+    context = run.WorkerContext(None)  # type: ignore[attr-defined]
+    assert not stop.has_begun()
+    await context.terminated.set()
+    assert stop.has_begun()
 
 
 NO_WINDOW = frame(4, 0, 0, b"\x00\x04\x00\x00\x00\x00")
@@ -234,3 +241,16 @@ def test_body_of_a_refused_request(tmp_path: Path) -> None:
             answer += piece
         assert server.wait() == 0
         assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_clinging_from_the_start(tmp_path: Path, number: signal.Signals) -> None:
+    """So does one right after the start, on sockets of the server's own, of which there may be several."""
+    with (
+        own_socket(tmp_path / "w.db", "--bind", "127.0.0.1:0") as (process, port),
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.sendall(CLINGING["an HTTP/2 request without its end"])
+        httpx.get(f"http://127.0.0.1:{port}").raise_for_status()
+        process.send_signal(number)
+        assert process.wait(10) == 0

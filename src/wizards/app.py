@@ -68,6 +68,7 @@ async def _serve(roster: Roster, stop: Stop, url: URL) -> AsyncGenerator[None]:
     yield
     await roster.close()
     logger.info("The list is closed.")
+    stop.finish()
 
 
 async def _open(roster: Roster, url: URL) -> None:

@@ -95,7 +95,7 @@ class Front:
             and not scope["root_path"]
             and NOT_PLAIN.isdisjoint(headers)
             and all(PLAIN_HOST.fullmatch(value) for name, value in scope["headers"] if name == b"host")
-            and not self._stop.has_begun(scope)
+            and not self._stop.has_begun()
         )
         return found[1].decode() if found and is_plain else ""
 

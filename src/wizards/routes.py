@@ -68,5 +68,5 @@ def _check_name(name: str) -> None:
 
 def _check_stop() -> None:
     stop: Stop = current_app.extensions["stop"]
-    if stop.has_begun(request.scope):
+    if stop.has_begun():
         raise ServiceUnavailable("This server is stopping and did nothing. Try again.", retry_after=1)

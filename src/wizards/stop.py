@@ -5,13 +5,17 @@ Requests that have arrived but are not read yet are dropped then, and one that i
 is carried out although its connection is gone. So:
 
 - SIGTERM first drains: nobody new is let in, whoever is connected is served and told to close (RFC 9112,
-  section 9.6), and only when no request has come for a moment is the server told to stop, by SIGINT.
-- An append begins only while the server listens. One that gets no answer was not carried out.
+  section 9.6), and only when no request has come for a moment is the server told to stop.
+- An append begins only while the server listens. Over HTTP/1.1 one that gets no answer was not carried out.
+  Over HTTP/2 it may have been: Hypercorn closes a connection when it has no answer under way, whatever comes.
 - Whoever is still connected a while after the server has ceased to listen is cut off. Hypercorn would wait
   for some of them, such as one that has not ended its request, for ever.
 - Under a Hypercorn master (`--workers 1` or more) the server hears of a stop in another way. SIGTERM is what
   the master sends to the other workers when the first one has ended; they ignore it and finish by
   themselves. A worker whose master was killed drains and ends.
+
+Hypercorn tells its application nothing of this, but has it in its worker's context: `terminate` to be told to
+stop, `terminated` to tell that it has ceased to listen. Other servers stop as they like.
 
 A listening socket that came with the process (`fd://N`, or from a master) may have other processes behind it:
 it is left as it is, and who waits in its queue is theirs. Whoever hands one out with `fd://N` has to listen
@@ -22,15 +26,16 @@ import asyncio
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope, WWWScope
+from hypercorn.asyncio import run
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 
 from .connection import closing
-from .listeners import Listener, cut_off, listeners
+from .listeners import Place, bound_places, cut_off, has_queue, listeners, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +44,9 @@ logger = logging.getLogger(__name__)
 QUIET = 0.2
 LONGEST = 3.0
 
-# In seconds: how often one looks whether the server still listens, and how long after that whoever is
-# connected may be. Together it is less than the graceful_timeout of hypercorn.toml, and more than an append
-# may wait for its storage.
-LOOK = 0.5
-PARTING = 5.2
+# In seconds: how long after the server has ceased to listen whoever is connected may be: less than the
+# graceful_timeout of hypercorn.toml, and more than an append may wait for its storage.
+PARTING = 5.5
 
 
 class Stop:
@@ -51,63 +54,69 @@ class Stop:
 
     def __init__(self, app: Quart) -> None:
         self._app = app
-        self._is_alone = multiprocessing.parent_process() is None
-        self._shared: set[Listener] = set()
-        self._by_port: dict[int, Listener | None] = {}
-        self._drain: asyncio.Task[None] | None = None
+        self._context = WorkerContext(None)  # Hypercorn's own, once there is one
+        self._shared: set[int] = set()
+        self._draining: asyncio.Task[None] | None = None
         self._parting: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._requests = 0
 
     def prepare(self) -> None:
-        """Look after the signals; to be called on the event loop, before the server listens."""
+        """Look after the stop of the server that is about to listen, if it is Hypercorn."""
+        run.WorkerContext = self._watch  # type: ignore[assignment,attr-defined]
+
+    def finish(self) -> None:
+        """Let one more signal do no harm, now that nothing is left to be done but to end."""
         loop = asyncio.get_running_loop()
-        self._shared = set(listeners())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if loop.remove_signal_handler(number):
+                signal.signal(number, signal.SIG_IGN)
+
+    def has_begun(self) -> bool:
+        """Whether the server has ceased to listen; False where that cannot be told."""
+        return self._context.terminated.is_set()
+
+    def _watch(self, max_requests: int | None) -> WorkerContext:
+        # Hypercorn makes a context when its sockets are bound, before it listens.
+        self._context = WorkerContext(max_requests)
+        self._shared = listeners()
+        self._parting = asyncio.create_task(_part(self._context, bound_places()))
+        loop = asyncio.get_running_loop()
         master = multiprocessing.parent_process()
-        if master is None and _server_has_one_handler():
-            loop.add_signal_handler(signal.SIGTERM, self._drain_then, _stop_server)
-        elif master is not None and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # Hypercorn's alone
+        if master is not None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             loop.add_reader(master.sentinel, self._leave_master, master.sentinel)
-        else:  # another server's workers: it stops them as it likes
-            return
-        self._parting = asyncio.create_task(_part())
-
-    def has_begun(self, scope: WWWScope) -> bool:
-        """Whether the server has ceased to listen where the request came; False where that cannot be told."""
-        _, port = scope.get("server") or ("", None)
-        if port is None:
-            return False
-        if port not in self._by_port:
-            self._by_port[port] = next((found for found in listeners() if found.port == port), None)
-        listener = self._by_port[port]
-        if listener is None:  # closed before the first request, if this process listens at all
-            return self._parting is not None
-        return not listener.is_open()
+        elif _server_has_one_handler():
+            loop.add_signal_handler(signal.SIGTERM, self._stop)
+        return self._context
 
     def _leave_master(self, sentinel: int) -> None:
         asyncio.get_running_loop().remove_reader(sentinel)
         logger.warning("The master is gone, so this worker ends.")
-        self._drain_then(_die)
+        self._stop()
 
-    def _drain_then(self, end: Callable[[], None]) -> None:
-        if self._drain is not None:  # told twice: no more patience
-            end()
-            return
-        self._drain = asyncio.create_task(self._serve_the_connected())
-        self._drain.add_done_callback(lambda _: end())
+    def _stop(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._serve_the_connected())
+            self._draining.add_done_callback(self._end)
+        else:  # told twice: no more patience
+            self._draining.cancel()
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._ending = asyncio.create_task(self._context.terminate.set())
 
     async def _serve_the_connected(self) -> None:
         loop = asyncio.get_running_loop()
         latest = loop.time() + LONGEST
         self._app.asgi_app = partial(self._answer_and_close, self._app.asgi_app)  # type: ignore[method-assign]
-        found = set(listeners())
-        own = found - self._shared if self._is_alone else set()
-        while loop.time() < latest and any(one.has_queue() for one in own):  # noqa: ASYNC110
+        found = listeners()
+        own = found - self._shared if multiprocessing.parent_process() is None else set()
+        while loop.time() < latest and any(map(has_queue, own)):  # noqa: ASYNC110
             await asyncio.sleep(0)  # meanwhile the server accepts them
         for listener in found:
-            loop.remove_reader(listener.fd)
+            loop.remove_reader(listener)
             if listener in own:
-                listener.refuse()
+                refuse(listener)
         seen = -1
         while seen != self._requests and loop.time() < latest:
             seen = self._requests
@@ -121,27 +130,13 @@ class Stop:
         await app(scope, receive, closing(send) if persistent else send)
 
 
-async def _part() -> None:
-    # A server does not tell its application that it ceases to listen, and a worker is not told by a signal.
-    found = set(listeners())
-    while not found or any(one.is_open() for one in found):
-        await asyncio.sleep(LOOK)
-        found = found or set(listeners())
+async def _part(context: WorkerContext, places: set[Place]) -> None:
+    await context.terminated.wait()
     await asyncio.sleep(PARTING)
-    cut_off({one.port for one in found} - {None})
-
-
-def _die() -> None:
-    # What the master would have done. No other way out of Hypercorn's worker is without tracebacks.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.raise_signal(signal.SIGTERM)
-
-
-def _stop_server() -> None:
-    signal.raise_signal(signal.SIGINT)
+    cut_off(places)
 
 
 def _server_has_one_handler() -> bool:
-    # Only then does SIGINT do what SIGTERM would have done.
+    # Else somebody else looks after the signals.
     handler = signal.getsignal(signal.SIGTERM)
     return callable(handler) and handler == signal.getsignal(signal.SIGINT)
