@@ -1,6 +1,7 @@
 """Settings: where they come from, and what a bad one does."""
 
 import pytest
+from clients import fresh_client
 
 from wizards import create_app
 from wizards.config import StartError
@@ -14,6 +15,14 @@ def test_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WIZARDS_SERVICE_HOST", "what Kubernetes sets is not our concern")
     config = create_app({"MAX_NAME_LENGTH": 8}).config
     assert (config["MAX_WIZARDS"], config["MAX_NAME_LENGTH"], config["MAX_WAITING"]) == (7, 8, 10_000)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+async def test_list_in_memory(url: str) -> None:
+    """Both ways to say so give a list in memory."""
+    async with fresh_client(DATABASE_URL=url) as client:
+        assert "Luna" in (await client.get("/wizards?name=Luna")).text
+        assert "Luna" in (await client.get("/wizards")).text
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class SQLiteStore(Store):
         sql.event.listen(self._engine, "connect", _make_durable)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._connection: sql.Connection | None = None  # the thread's own; a pool's costs 75 µs each time
-        self._file = url.database and Path(url.database).resolve()
+        self._file = None if url.database in (None, "", ":memory:") else Path(url.database).resolve()
         self._reader: LengthReader | None = None
         self._length: int | None = None
 
