@@ -67,7 +67,7 @@ class Front:
         elif scope["path"] == PATH:
             await self._answer_list(scope, headers, receive, send)
         elif scope["path"] in FIXED_PATHS:
-            await self._reads.answer(_key(scope, _hosts(headers)), scope, None, send)
+            await self._reads.answer(_key(scope, headers), scope, None, send)
         else:
             await self._app(scope, receive, send)
 
@@ -102,11 +102,6 @@ class Front:
 
 def _key(scope: HTTPScope, headers: list[bytes]) -> tuple[object, ...]:
     return scope["method"], scope["path"], scope["query_string"], *headers
-
-
-def _hosts(headers: list[bytes]) -> list[bytes]:
-    # All that a fixed answer depends on: were it more, long headers would fill the cache with copies.
-    return [value for name, value in zip(headers[::2], headers[1::2], strict=True) if name == b"host"]
 
 
 def _may_append(query: bytes) -> bool:
