@@ -81,12 +81,7 @@ class Results:
             "| promised | on | times the rate of | at least | found |",
             "| --- | --- | --- | ---: | ---: |",
         ]
-        for promise, found in self.promises():
-            rival = promise.reference.name
-            if promise.reference_workload != promise.workload:
-                rival += f" on `{promise.reference_workload}`"
-            row = (f"`{promise.workload}`", promise.ours.server, rival, str(promise.factor), f"{found:.3f}")
-            lines.append(f"| {' | '.join(row)} |")
+        lines += [_promise_row(promise, found) for promise, found in self.promises()]
         lines += [
             "",
             "| workload | contender | requests/s | of the floor | times Flask | errors |",
@@ -125,6 +120,15 @@ class Results:
             "to_floor": self.ratio_to(is_floor, cell),
             "to_flask": self.ratio_to(is_flask, cell),
         }
+
+
+def _promise_row(promise: Promise, found: float) -> str:
+    rival = promise.reference.name
+    if promise.reference_workload != promise.workload:
+        rival += f" on `{promise.reference_workload}`"
+    # Three digits: two would round 0.998 up to a promise of 1.
+    cells = (f"`{promise.workload}`", promise.ours.server, rival, str(promise.factor), f"{found:.3f}")
+    return f"| {' | '.join(cells)} |"
 
 
 def about() -> dict[str, str]:

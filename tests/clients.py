@@ -1,5 +1,6 @@
-"""Clients of an application in this very process."""
+"""Clients of an application in this very process, and of one behind a socket."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -29,3 +30,13 @@ async def fresh_client(root_path: str = "", **config: object) -> AsyncIterator[A
 def names_shown(page: str) -> list[str]:
     """Return the names that a page of the list shows (as they are written there, escaped)."""
     return [part.split(" is a wizard")[0] for part in page.split("<p>Hello ")[1:]]
+
+
+def receive_until(end: bytes, connection: socket.socket) -> bytes:
+    """Return what comes on a connection, up to `end` at least."""
+    received = b""
+    while end not in received:
+        piece = connection.recv(2**16)
+        assert piece, "the connection was closed before that"
+        received += piece
+    return received

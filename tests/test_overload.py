@@ -23,6 +23,7 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
+from clients import receive_until
 from http2 import GET, PREFACE, SETTINGS, frame
 from servers import Server
 
@@ -209,11 +210,7 @@ def test_client_closes(tmp_path: Path, hello: bytes) -> None:
     with Server(tmp_path, options=("--keep-alive", "600")) as server, ExitStack() as stack:
         connection = connect(server, stack)
         connection.sendall(hello)
-        received = b""
-        while b"</p>" not in received:
-            piece = connection.recv(2**16)
-            assert piece
-            received += piece
+        receive_until(b"</p>", connection)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(2**16):  # until the server closes it, too
             pass

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from clients import receive_until
 from http2 import BAD_GET, GET, PREFACE, SETTINGS, frame
 from hypercorn.asyncio import run
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -234,11 +235,7 @@ def test_body_of_a_refused_request(tmp_path: Path) -> None:
             pass
         stalled.sendall(frame(1, 4, 3, GET) + frame(0, 1, 3, b"body"))
         stalled.sendall(frame(8, 0, 1, b"\x00\x00\xff\xff"))  # a window for the first one
-        answer = b""
-        while b"</p>" not in answer:
-            piece = stalled.recv(2**16)
-            assert piece
-            answer += piece
+        receive_until(b"</p>", stalled)
         assert server.wait() == 0
         assert "Traceback" not in server.output()
 

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from wizards.postgresql import PostgreSQLStore
 from wizards.sqlite import SQLiteStore
-from wizards.store import PORTION, Store
+from wizards.store import PORTION, Store, wizards
 
 FIRST = ["Harry", "Ron", "Hermione"]
 NO_LIMIT = 1_000_000
@@ -105,6 +105,14 @@ async def test_notices_a_list_that_was_cut(store: Store) -> None:
         with pytest.raises(LookupError, match="row 5 of the list is gone"):
             await store.exchange(names, 5, NO_LIMIT)
     assert await store.exchange([], 3, NO_LIMIT) == (["Luna"], 0)
+
+
+async def test_notices_a_gap(store: Store) -> None:
+    """So is one that lacks a row between others."""
+    await store._run(lambda connection: connection.execute(wizards.insert(), {"position": 5, "name": "x"}))
+    for after in (0, 3):
+        with pytest.raises(LookupError, match="of the list is gone"):
+            await store.exchange([], after, NO_LIMIT)
 
 
 async def test_length_is_never_behind(tmp_path: Path) -> None:

@@ -89,15 +89,16 @@ class Front:
 
     def _plain_name(self, scope: HTTPScope, headers: list[bytes]) -> str:
         found = PLAIN_QUERY.fullmatch(scope["query_string"])
-        is_plain = (
+        if (
             found is not None
             and len(found[1]) <= self._max_plain_length
             and not scope["root_path"]
             and NOT_PLAIN.isdisjoint(headers)
             and all(PLAIN_HOST.fullmatch(value) for name, value in scope["headers"] if name == b"host")
             and not self._stop.has_begun()
-        )
-        return found[1].decode() if found and is_plain else ""
+        ):
+            return found[1].decode()
+        return ""
 
 
 def _key(scope: HTTPScope, headers: list[bytes]) -> tuple[object, ...]:
@@ -105,5 +106,6 @@ def _key(scope: HTTPScope, headers: list[bytes]) -> tuple[object, ...]:
 
 
 def _may_append(query: bytes) -> bool:
-    # A key that reads "name" once it is decoded holds those letters or a percent-escape.
+    # A key that reads "name" once it is decoded holds those letters or a percent-escape. Most reads have no
+    # query, and to look into one takes 0.1 µs a time.
     return query != b"" and (b"name" in query or b"%" in query)
