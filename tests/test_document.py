@@ -62,7 +62,9 @@ def test_cuts_share_their_bytes() -> None:
     for _ in range(100):
         growing.extend(b"y")
         cuts.append(growing.cut())
-    held = {id(block): sys.getsizeof(block) for cut in cuts for block in [*cut.plain.blocks, cut.plain.tail]}
+    held = {
+        id(block): sys.getsizeof(block) for cut in cuts for block in [*cut.plain.blocks, cut.plain.open_block]
+    }
     assert sum(held.values()) < 42 * document.BLOCK
 
 

@@ -1,8 +1,8 @@
 """Documents that only grow, and the unchanging cuts that are served from them.
 
-A byte once written never changes. A document keeps its bytes in sealed blocks that all cuts share, and
-one short open tail that each cut has to itself: a cut costs its tail, however long the document is, and
-a hundred answers in flight cost one document.
+A byte once written never changes. A document keeps its bytes in sealed blocks and one open block that still
+grows; all cuts share them, and know how much of the open one is theirs. So a cut costs next to nothing,
+however long the document is, and a hundred answers in flight cost one document.
 
 Beside its text a document keeps the same text gzipped, as one deflate stream that is flushed to a byte
 boundary after every addition (zlib's Z_SYNC_FLUSH), and a running hash of the text. So a gzipped answer
@@ -13,28 +13,36 @@ gzipped bytes are not, as they depend on where the additions ended.
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from struct import pack
 
-# One block is handed to the server at a time and copied into a slow reader's buffer, so it bounds
-# what such a reader costs; fewer, larger blocks are faster.
-BLOCK = 256 * 1024
+# One block is handed to the server at a time and copied into a slow reader's buffer, so it bounds what such
+# a reader costs. Larger ones are faster: each piece of an answer costs Hypercorn about 15 µs.
+BLOCK = 512 * 1024
 
 # RFC 1952, section 2.3: magic, deflate, no flags, no time, no extra flags, unknown system.
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Text:
-    """An unchanging run of `size` bytes: whole shared blocks, then a tail."""
+    """An unchanging run of `size` bytes: sealed blocks, the begin of an open one, and an `ending`."""
 
-    blocks: Sequence[bytes]  # may have grown since; the first (size - len(tail)) / BLOCK are ours
-    tail: bytes
+    blocks: Sequence[bytes]  # these two are shared, and may have grown since
+    open_block: bytearray
+    ending: bytes
     size: int
+
+    @cached_property
+    def tail(self) -> bytes:
+        """What comes behind the sealed blocks: a copy, made for the first who wants it."""
+        ours = (self.size - len(self.ending)) % BLOCK
+        return b"".join((memoryview(self.open_block)[:ours], self.ending))
 
     def slices(self, begin: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `begin` up to `end`, about a block at a time."""
-        sealed = (self.size - len(self.tail)) // BLOCK
+        sealed = (self.size - len(self.ending)) // BLOCK
         for index in range(min(begin // BLOCK, sealed), sealed + 1):
             start = index * BLOCK
             if start >= end:
@@ -48,19 +56,21 @@ class GrowingText:
 
     def __init__(self, data: bytes = b"") -> None:
         self._blocks: list[bytes] = []
-        self._tail = data
+        self._open_block = bytearray(data)
 
     def extend(self, data: bytes) -> None:
         """Add `data` at the end; no text cut before changes."""
-        tail = self._tail + data
-        whole = len(tail) - len(tail) % BLOCK
-        self._blocks += [tail[start : start + BLOCK] for start in range(0, whole, BLOCK)]
-        self._tail = tail[whole:]
+        self._open_block += data
+        if len(self._open_block) >= BLOCK:
+            full = bytes(self._open_block)
+            whole = len(full) - len(full) % BLOCK
+            self._blocks += [full[start : start + BLOCK] for start in range(0, whole, BLOCK)]
+            self._open_block = bytearray(full[whole:])  # cuts keep the old one
 
     def cut(self, ending: bytes) -> Text:
         """Return the text so far, closed with `ending`."""
-        tail = self._tail + ending
-        return Text(self._blocks, tail, len(self._blocks) * BLOCK + len(tail))
+        size = len(self._blocks) * BLOCK + len(self._open_block) + len(ending)
+        return Text(self._blocks, self._open_block, ending, size)
 
 
 @dataclass(frozen=True, slots=True)
