@@ -13,6 +13,7 @@ from quart import Quart, request_started
 from test_store import make_store
 
 from wizards import create_app, read_cache
+from wizards.front import Front
 from wizards.roster import Roster
 
 
@@ -144,8 +145,9 @@ async def test_is_bounded(app: Quart, client: AsyncClient) -> None:
     for number in range(read_cache.MOST_KEPT + 10):
         await client.get(f"/?{number}")
         await client.get(f"/wizards?{number}")
-    cache: read_cache.ReadCache = app.asgi_app._reads  # type: ignore[attr-defined]
-    assert len(cache._fixed) == len(cache._list) == read_cache.MOST_KEPT
+    front: Front = app.asgi_app  # type: ignore[assignment]
+    for cache in (front._fixed, front._list):
+        assert len(cache._answers) == read_cache.MOST_KEPT
 
 
 async def test_more_at_once_than_are_kept(client: AsyncClient) -> None:

@@ -10,6 +10,7 @@
 Everything else Quart's handlers decide. The headers are gone through once, for all of that.
 """
 
+import asyncio
 import re
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
@@ -17,11 +18,12 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 from . import bodies
 from .answer import PATH, with_outcome
 from .connection import closing
-from .read_cache import ReadCache
+from .read_cache import Asked, ReadCache
 from .roster import Roster, RosterError
 from .stop import Stop
 
-FIXED_PATHS = frozenset({"/", "/api/wizards"})
+READS = frozenset({"GET", "HEAD"})
+PATHS = frozenset({"/", "/api/wizards", PATH})
 
 # What an answer depends on beside method, path and query. A host can be none, and be refused.
 NEGOTIATING = frozenset({b"host", b"accept", b"accept-encoding"})
@@ -49,7 +51,8 @@ class Front:
         self._roster = roster
         self._stop = stop
         self._max_plain_length = max_plain_length
-        self._reads = ReadCache(app)
+        self._fixed = ReadCache(app)
+        self._list = ReadCache(app)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request. A cancellation does not take a name back."""
@@ -62,30 +65,30 @@ class Front:
             if not await bodies.is_complete(receive):
                 return
             send = closing(send) if bodies.are_ambiguous(headers) else send
-        if scope["method"] not in ("GET", "HEAD"):
-            await self._app(scope, receive, send)
-        elif scope["path"] == PATH:
-            await self._answer_list(scope, headers, receive, send)
-        elif scope["path"] in FIXED_PATHS:
-            await self._reads.answer(_key(scope, headers), scope, None, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _answer_list(
-        self, scope: HTTPScope, headers: list[bytes], receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        name = ""
-        if _may_append(scope["query_string"]):
-            if not (name := self._plain_name(scope, headers)):
-                await self._app(scope, receive, send)
-                return
-            scope = {**scope, "query_string": b""}
         try:
-            snapshot = await (self._roster.append(name) if name else self._roster.read())
+            asked = await self._ask(scope, headers)
         except RosterError as error:
-            await self._app(with_outcome(scope, error), receive, send)
+            asked, scope = None, with_outcome(scope, error)
+        if asked is None:
+            await self._app(scope, receive, send)
+            return
+        for message in asked.result() if asked.done() else await asyncio.shield(asked):
+            await send(message)
+
+    async def _ask(self, scope: HTTPScope, headers: list[bytes]) -> Asked | None:
+        path = scope["path"]
+        if scope["method"] not in READS or path not in PATHS:
+            return None
+        if path != PATH:
+            return self._fixed.ask(_key(scope, headers), scope)
+        if not _may_append(scope["query_string"]):
+            snapshot = await self._roster.read()
+        elif name := self._plain_name(scope, headers):
+            snapshot = await self._roster.append(name)
+            scope = {**scope, "query_string": b""}
         else:
-            await self._reads.answer(_key(scope, headers), scope, snapshot, send)
+            return None
+        return self._list.ask(_key(scope, headers), scope, snapshot)
 
     def _plain_name(self, scope: HTTPScope, headers: list[bytes]) -> str:
         found = PLAIN_QUERY.fullmatch(scope["query_string"])

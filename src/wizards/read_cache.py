@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Hashable
 from typing import Any
 
-from hypercorn.typing import ASGIFramework, ASGISendCallable, ASGISendEvent, HTTPDisconnectEvent, HTTPScope
+from hypercorn.typing import ASGIFramework, ASGISendEvent, HTTPDisconnectEvent, HTTPScope
 
 from .answer import with_outcome
 from .page import Snapshot
@@ -19,53 +19,45 @@ from .page import Snapshot
 KEPT = frozenset({200, 304})
 MOST_KEPT = 256
 
-Answers = dict[Hashable, asyncio.Task[list[ASGISendEvent]]]
+Asked = asyncio.Task[list[ASGISendEvent]]
 
 
 class ReadCache:
-    """What `app` answers to reads: of the shared list, and of what is always the same."""
+    """What `app` answers to reads of the shared list, or to those of what is always the same."""
 
     def __init__(self, app: ASGIFramework) -> None:
         self._app = app
         self._snapshot: Snapshot | None = None
-        self._fixed: Answers = {}
-        self._list: Answers = {}
+        self._answers: dict[Hashable, Asked] = {}
 
-    async def answer(
-        self, key: Hashable, scope: HTTPScope, snapshot: Snapshot | None, send: ASGISendCallable
-    ) -> None:
-        """Answer the read in `scope` as every read with that `key`; with `snapshot`, if it shows the list.
+    def ask(self, key: Hashable, scope: HTTPScope, snapshot: Snapshot | None = None) -> Asked:
+        """Return the messages that answer the read in `scope`, and every read of `snapshot` with that `key`.
 
-        A cancellation leaves the cache, and whoever else waits, as they were.
+        The task may not be done yet. Others wait for it, too, so it is not to be cancelled.
         """
-        answers = self._fixed
-        if snapshot is not None:
-            if snapshot is not self._snapshot:
-                self._snapshot, self._list = snapshot, {}
-            answers = self._list
-        asked = answers.get(key)
+        if snapshot is not self._snapshot:
+            self._snapshot, self._answers = snapshot, {}
+        asked = self._answers.get(key)
         if asked is None:
-            if len(answers) >= MOST_KEPT:
-                del answers[next(iter(answers))]
-            asked = answers[key] = asyncio.create_task(self._ask(answers, key, with_outcome(scope, snapshot)))
-        for message in asked.result() if asked.done() else await asyncio.shield(asked):
-            await send(message)
+            if len(self._answers) >= MOST_KEPT:
+                del self._answers[next(iter(self._answers))]
+            asked = asyncio.create_task(self._ask(self._answers, key, with_outcome(scope, snapshot)))
+            self._answers[key] = asked
+        return asked
 
-    async def _ask(self, answers: Answers, key: Hashable, scope: HTTPScope) -> list[ASGISendEvent]:
+    async def _ask(
+        self, answers: dict[Hashable, Asked], key: Hashable, scope: HTTPScope
+    ) -> list[ASGISendEvent]:
         messages: list[Any] = []
-        answered = asyncio.Event()
 
         async def record(message: ASGISendEvent) -> None:
             messages.append(message)
-            if not message.get("more_body", True):
-                answered.set()
 
-        async def leave() -> HTTPDisconnectEvent:
-            await answered.wait()
-            return {"type": "http.disconnect"}
+        async def stay() -> HTTPDisconnectEvent:
+            return await asyncio.Future()
 
         try:
-            await self._app(scope, leave, record)
+            await self._app(scope, stay, record)
         finally:
             is_kept = messages and messages[0]["status"] in KEPT
             if not is_kept and answers.get(key) is asyncio.current_task():  # it may have had to make room
