@@ -103,6 +103,8 @@ async def test_if_match(client: AsyncClient) -> None:
     etag = (await client.get("/wizards")).headers["ETag"]
     for value, status in (("*", 200), (etag, 200), ('"other"', 412)):
         assert (await client.get("/wizards", headers={"If-Match": value})).status_code == status
+    both = {"If-Match": etag, "If-None-Match": etag}  # one after the other: RFC 9110, 13.2.2
+    assert (await client.get("/wizards", headers=both)).status_code == 304
 
 
 async def test_types_have_their_own_etags(client: AsyncClient) -> None:

@@ -1,33 +1,34 @@
 """The shared list as an HTTP answer: which representation, and how much of it.
 
-RFC 9110 sets the order: negotiation (section 12), then If-None-Match, then Range (section 13.2.2). The
+RFC 9110 sets the order: negotiation (section 12), then If-Match and If-None-Match, then Range (13.2.2). The
 gzipped bytes differ between processes, so their ETag is weak (8.8.1) and a Range is one of the plain bytes.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import Any, Self
+from typing import cast
 
 from hypercorn.typing import HTTPScope
 from quart import Response, request
-from quart.wrappers.response import ResponseBody
+from werkzeug.datastructures import ContentRange
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import quote_etag
 
-from .document import Text
+from .document import Document, Text
 from .page import Snapshot
 from .roster import RosterError
 
 PATH = "/wizards"
-EXTENSION = "wizards.outcome"
-MEDIA_TYPES = ("text/html", "application/json")  # the first one is for those who do not mind
+HTML, JSON = "text/html", "application/json"
+
+# A key of the scope, where the front puts what the roster has said to this very request.
+OUTCOME = "wizards.outcome"
 
 Outcome = Snapshot | RosterError | None
 
 
 def with_outcome(scope: HTTPScope, outcome: Outcome) -> HTTPScope:
     """Return `scope` with what the roster has said to this very request, so that nobody asks it again."""
-    extensions: Any = {**(scope.get("extensions") or {}), EXTENSION: outcome}
-    return {**scope, "extensions": extensions}
+    return cast(HTTPScope, {**scope, OUTCOME: outcome})
 
 
 def known_snapshot() -> Snapshot | None:
@@ -35,8 +36,7 @@ def known_snapshot() -> Snapshot | None:
 
     Raises the RosterError with which it has refused.
     """
-    extensions: dict[str, Any] = request.scope.get("extensions") or {}
-    outcome: Outcome = extensions.get(EXTENSION)
+    outcome = cast(Outcome, request.scope.get(OUTCOME))
     if isinstance(outcome, RosterError):
         raise outcome
     return outcome
@@ -44,81 +44,74 @@ def known_snapshot() -> Snapshot | None:
 
 def prefers_json() -> bool:
     """Whether the request asks for the shared list and would rather have it as JSON."""
-    return request.path == PATH and request.accept_mimetypes.best_match(MEDIA_TYPES) == MEDIA_TYPES[1]
+    return request.path == PATH and request.accept_mimetypes.best_match((HTML, JSON)) == JSON
 
 
-async def to_read(snapshot: Snapshot) -> Response:
+def to_read(snapshot: Snapshot) -> Response:
     """Answer a read: the list, the part of it that was asked for (206), or that it is unchanged (304).
 
-    Raises RequestedRangeNotSatisfiable where the part begins behind the end.
+    Where If-Match names another list, the answer is this one and says so (412). Raises
+    RequestedRangeNotSatisfiable where the part begins behind the end.
     """
-    response = _whole(snapshot)
-    await response.make_conditional(request)
-    if response.status_code == 304:
-        # A cache would take it for the encoding of what it holds, and that may be the plain bytes.
-        response.headers.pop("Content-Encoding", None)
-    if response.status_code == 200 and _asks_for_part():
-        await _shorten(response)
-    return response
+    document = _negotiated(snapshot)
+    if request.if_match and document.etag not in request.if_match:
+        return _answer(document, status=412)
+    if request.if_none_match.contains_weak(document.etag):
+        return _unchanged(document)
+    part = _part(document)
+    if part is not None and not part:
+        raise RequestedRangeNotSatisfiable(document.plain.size)
+    return _answer(document, part)
 
 
-async def to_append(snapshot: Snapshot) -> Response:
+def to_append(snapshot: Snapshot) -> Response:
     """Answer an append: the list or the part that was asked for. It was carried out, so never with less."""
-    response = _whole(snapshot)
-    if _asks_for_part() and "If-Range" not in request.headers:  # what is new has no ETag one could know
-        with suppress(RequestedRangeNotSatisfiable):
-            await _shorten(response)
-    return response
+    document = _negotiated(snapshot)
+    return _answer(document, _part(document))
 
 
-def _whole(snapshot: Snapshot) -> Response:
-    document = snapshot.json if prefers_json() else snapshot.html
-    zipped = not _asks_for_part() and request.accept_encodings.best_match(("gzip", "identity")) == "gzip"
-    text = document.gzip if zipped else document.plain
-    response = Response(TextBody(text), mimetype=MEDIA_TYPES[document is snapshot.json])
-    response.content_length = text.size
-    response.set_etag(document.etag, weak=zipped)
-    if zipped:
-        response.content_encoding = "gzip"
-    return response
+def _negotiated(snapshot: Snapshot) -> Document:
+    return snapshot.json if prefers_json() else snapshot.html
 
 
-def _asks_for_part() -> bool:
+def _part(document: Document) -> range | None:
     # Other units must, many ranges at once may be ignored: RFC 9110, 14.2.
     wanted = request.range if request.method == "GET" else None
     if wanted is None or wanted.units != "bytes" or len(wanted.ranges) > 1:
-        return False
+        return None
     # Only a strong ETag will do (13.1.5): a weak one may be of gzipped bytes, and nothing here has a date.
-    return request.headers.get("If-Range", '"').startswith('"')
+    etag = quote_etag(document.etag)
+    if request.headers.get("If-Range", etag) != etag:
+        return None
+    begin, end = wanted.ranges[0]
+    return range(document.plain.size)[begin:end]
 
 
-async def _shorten(response: Response) -> None:
-    await response.make_conditional(request, accept_ranges=True, complete_length=response.content_length)
+def _answer(document: Document, part: range | None = None, status: int = 200) -> Response:
+    zipped = part is None and request.accept_encodings.best_match(("gzip", "identity")) == "gzip"
+    text = document.gzip if zipped else document.plain
+    sent = part or range(text.size)
+    response = Response(_slices(text, sent), status, mimetype=JSON if prefers_json() else HTML)
+    response.content_length = len(sent)
+    response.set_etag(document.etag, weak=zipped)
+    if zipped:
+        response.content_encoding = "gzip"
+    if part:
+        response.status_code = 206
+        response.accept_ranges = "bytes"
+        response.content_range = ContentRange("bytes", part.start, part.stop, text.size)
+    return response
 
 
-class TextBody(ResponseBody):
-    """The bytes of a text from `begin` up to `end`, sent a block at a time."""
+def _unchanged(document: Document) -> Response:
+    response = _answer(document, status=304)
+    response.set_data(b"")
+    # A cache would take these for what it holds, and that may be the plain bytes.
+    for name in ("Content-Length", "Content-Encoding"):
+        response.headers.pop(name, None)
+    return response
 
-    def __init__(self, text: Text) -> None:
-        self._text = text
-        self.begin = 0
-        self.end = text.size
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._text.slices(self.begin, self.end):
-            yield piece
-
-    async def make_conditional(self, begin: int, end: int | None) -> int:
-        """Keep the bytes from `begin` (negative: that many last ones) up to `end`; return the full size."""
-        size = self._text.size
-        if begin >= size:
-            raise RequestedRangeNotSatisfiable(size)
-        self.begin = begin if begin >= 0 else max(0, size + begin)
-        self.end = size if end is None else min(end, size)
-        return size
+async def _slices(text: Text, part: range) -> AsyncIterator[bytes]:
+    for piece in text.slices(part.start, part.stop):
+        yield piece

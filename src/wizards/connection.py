@@ -24,13 +24,12 @@ class Connection(ASGIHTTPConnection):
     """A request whose target and host may be anything, answered as Flask answers it.
 
     Quart by itself fails at an empty path, at some absolute targets (RFC 9112, section 3.2), at a query
-    that is not UTF-8 (HTTP/2 lets one through), at a host that is none and at dates that are none.
+    that is not UTF-8 (HTTP/2 lets one through) and at a host that is none.
     """
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         path, query = _path(scope["path"]), _utf8(scope["query_string"])
-        headers = [header for header in scope["headers"] if not _is_void(*header)]
-        super().__init__(app, {**scope, "path": path, "query_string": query, "headers": headers})
+        super().__init__(app, {**scope, "path": path, "query_string": query})
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
         """Answer the request through `send`; pass a cancellation on."""
@@ -52,12 +51,6 @@ async def complete_headers(response: Response) -> Response:
     if response.location:
         response.location = iri_to_uri(response.location)
     return response
-
-
-def _is_void(name: bytes, value: bytes) -> bool:
-    # RFC 9110, section 13.1: If-Modified-Since is ignored where nothing has a Last-Modified, and "*" matches
-    # whatever there is. Quart fails at dates that are none, and takes "*" for an ETag.
-    return name == b"if-modified-since" or (name == b"if-match" and value.strip() == b"*")
 
 
 def closing(send: ASGISendCallable) -> ASGISendCallable:

@@ -24,15 +24,15 @@ async def hello() -> str:
 async def shared_list() -> Response:
     """Show the shared list, after appending `?name=` to it."""
     if (snapshot := answer.known_snapshot()) is not None:
-        return await answer.to_read(snapshot)
+        return answer.to_read(snapshot)
     roster: Roster = current_app.extensions["roster"]
     name = request.args.get("name")
     if not name:
-        return await answer.to_read(await roster.read())
+        return answer.to_read(await roster.read())
     _check_intent()
     _check_name(name)
     _check_stop()
-    return await answer.to_append(await roster.append(name))
+    return answer.to_append(await roster.append(name))
 
 
 @blueprint.get("/api/wizards")
