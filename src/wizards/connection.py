@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 from hypercorn.typing import ASGISendCallable, ASGISendEvent, HTTPScope
 from quart import Quart, Request, Response, request
 from quart.asgi import ASGIHTTPConnection
-from quart.utils import encode_headers
 from werkzeug.exceptions import BadHost
 from werkzeug.urls import iri_to_uri
 
@@ -38,9 +37,7 @@ class Connection(ASGIHTTPConnection):
         except BadHost as error:
             response = error.get_response()
             response.headers.update(SAFETY_HEADERS)
-            headers = encode_headers(response.headers)
-            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-            await send({"type": "http.response.body", "body": response.get_data(), "more_body": False})
+            await self._send_response(send, response)
 
 
 async def complete_headers(response: Response) -> Response:

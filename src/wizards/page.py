@@ -31,16 +31,13 @@ class Page:
         """Render `names` behind those already there and renew `snapshot`; older ones stay as they are."""
         if not names:
             return
-        separator = "," if self.snapshot.length else ""
         self._html.extend("".join(map(_paragraph, names)).encode())
-        self._json.extend((separator + ",".join(map(_member, names))).encode())
+        # As Flask's jsonify writes it outside debug mode: ASCII only, no spaces.
+        array = json.dumps([{"name": name} for name in names], separators=(",", ":"))
+        separator = "," if self.snapshot.length else ""
+        self._json.extend((separator + array[1:-1]).encode())
         self.snapshot = Snapshot(self.snapshot.length + len(names), self._html.cut(), self._json.cut())
 
 
 def _paragraph(name: str) -> str:
     return f"<p>Hello {escape(name)} is a wizard of system design with Flask!</p>"
-
-
-def _member(name: str) -> str:
-    # As Flask's jsonify writes it outside debug mode: ASCII only, no spaces.
-    return json.dumps({"name": name}, separators=(",", ":"))
