@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from quart import Quart
 from sqlalchemy import URL
 
 from . import errors, hypercorn_mends
-from .config import DEFAULTS, PREFIX, Settings, StartError
+from .config import DEFAULTS, PREFIX, StartError, check
 from .connection import Connection, complete_headers
 from .front import Front
 from .roster import Roster
@@ -34,23 +35,23 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     Raises StartError where one cannot be used.
     """
     app = Quart("wizards", static_folder=None)
-    settings = _configure(app, config or {})
-    store = _store(settings.database_url)
-    roster = Roster(store, max_wizards=settings.max_wizards, max_waiting=settings.max_waiting)
+    url = _configure(app, config or {})
+    settings = app.config
+    roster = Roster(_store(url), max_wizards=settings["MAX_WIZARDS"], max_waiting=settings["MAX_WAITING"])
     stop = Stop(app)
     app.extensions |= {"roster": roster, "stop": stop}
     app.asgi_http_class = Connection
     # A server name makes Quart answer that host alone, so Quart has to see every append.
-    longest = 0 if app.config["SERVER_NAME"] else settings.max_name_length
+    longest = 0 if settings["SERVER_NAME"] else settings["MAX_NAME_LENGTH"]
     app.asgi_app = Front(app.asgi_app, roster, stop, max_plain_length=longest)  # type: ignore[method-assign]
     app.register_blueprint(blueprint)
     app.after_request(complete_headers)
     errors.register(app)
-    app.while_serving(partial(_serve, roster, stop, settings.database_url))
+    app.while_serving(partial(_serve, roster, stop, url))
     return app
 
 
-def _configure(app: Quart, config: Mapping[str, Any]) -> Settings:
+def _configure(app: Quart, config: Mapping[str, Any]) -> URL:
     app.config.update(DEFAULTS)
     app.config.from_prefixed_env(PREFIX)
     app.config.update(config)
@@ -58,7 +59,7 @@ def _configure(app: Quart, config: Mapping[str, Any]) -> Settings:
     app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
     if app.logger.level == logging.NOTSET:
         app.logger.setLevel(logging.INFO)
-    return Settings.check(app.config)
+    return check(app.config)
 
 
 async def _serve(roster: Roster, stop: Stop, url: URL) -> AsyncGenerator[None]:
@@ -77,19 +78,13 @@ async def _open(roster: Roster, url: URL) -> None:
         snapshot = await roster.open()
     except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
         why = f"{Store.explain(error)}. {HINTS[url.drivername]}"
-        await _leave(StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {why}"))
-    logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
-
-
-async def _leave(error: StartError) -> NoReturn:
-    # A callback that raises it ends the event loop, and with it the server, with nothing but its message.
-    # A task that does leaves a traceback behind, and so does a failed lifespan under Hypercorn.
-    def exit_now() -> NoReturn:
-        raise error
-
-    asyncio.get_running_loop().call_soon(exit_now)
-    while True:
-        await asyncio.Event().wait()
+        # A callback that exits ends the event loop, and with it the server, with nothing but its message.
+        # A task that does leaves a traceback behind, and so does a failed lifespan under Hypercorn.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(sys.exit, f"{PREFIX}_DATABASE_URL: {where} cannot be used: {why}")
+        await loop.create_future()
+    else:
+        logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
 
 
 def _store(url: URL) -> Store:

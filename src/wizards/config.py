@@ -4,13 +4,14 @@ Every setting `NAME` is read from the environment variable `WIZARDS_NAME`.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 PREFIX = "WIZARDS"
 
+# MAX_WIZARDS and MAX_WAITING count names and requests, MAX_NAME_LENGTH Unicode code points.
 DEFAULTS: Mapping[str, Any] = {
     "DATABASE_URL": "sqlite:///wizards.db",
     "MAX_WIZARDS": 100_000,
@@ -33,29 +34,13 @@ class StartError(SystemExit):
     """The service cannot start. Uncaught, it ends the process with one line and status 1."""
 
 
-class Settings(NamedTuple):
-    """The checked settings.
-
-    `max_wizards` and `max_waiting` count names and requests, `max_name_length` Unicode code points.
-    """
-
-    database_url: URL
-    max_wizards: int
-    max_name_length: int
-    max_waiting: int
-
-    @classmethod
-    def check(cls, config: Mapping[str, Any]) -> "Settings":
-        """Take the settings out of a Quart config; raise StartError at the first that is unusable."""
-        numbers = {key.lower(): _number(key, config[key]) for key in BOUNDS}
-        return cls(database_url=_database_url(config["DATABASE_URL"]), **numbers)
-
-
-def _number(key: str, value: object) -> int:
-    low, high = BOUNDS[key]
-    if type(value) is int and low <= value <= high:  # a bool is an int, but no number
-        return value
-    raise _refusal(key, f"{value!r} is not a whole number from {low:,} to {high:,}")
+def check(config: Mapping[str, Any]) -> URL:
+    """Raise StartError at the first setting of a Quart config that is unusable; return the database's URL."""
+    for key, (low, high) in BOUNDS.items():
+        value = config[key]
+        if type(value) is not int or not low <= value <= high:  # a bool is an int, but no number
+            raise _refusal(key, f"{value!r} is not a whole number from {low:,} to {high:,}")
+    return _database_url(config["DATABASE_URL"])
 
 
 def _database_url(value: object) -> URL:

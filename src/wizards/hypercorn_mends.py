@@ -22,7 +22,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from functools import cache
 
 from h2.events import DataReceived
 from h2.events import Event as H2Event
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # In bytes, what an answer hands to HTTP/2 at a time: as much as its buffer takes before it waits.
 PIECE = h2.BUFFER_HIGH_WATER
+
+# What asyncio logs of a connection whose client has reset it, and of one that ended by an exception.
+NO_NEWS = ("socket.send() raised exception", "client_connected_cb")
 
 
 class BoundedBuffer(h2.StreamBuffer):
@@ -105,31 +108,24 @@ def escape_controls(record: logging.LogRecord) -> bool:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Let a record pass unless it says that a client has reset its connection."""
-    return "socket.send() raised exception" not in str(record.msg)
+    """Let a record of asyncio's pass unless anybody could cause it; say once that no file is free."""
+    text = str(record.msg)
+    error = record.exc_info[1] if record.exc_info else None
+    if "out of system resource" in text:
+        _warn_of(str(error))
+        return False
+    return not isinstance(error, asyncio.CancelledError) and not any(words in text for words in NO_NEWS)
+
+
+@cache
+def _warn_of(shortage: str) -> None:
+    logger.warning("No more connections: %s. Newcomers wait; see LimitNOFILE.", shortage)
 
 
 def install() -> None:
-    """Mend the server whose event loop is running, before it listens."""
+    """Mend the server of this process, before it listens."""
     h2.StreamBuffer = BoundedBuffer  # type: ignore[misc]
     protocol.H2Protocol = Protocol  # type: ignore[attr-defined]
     run.TCPServer = TCPConnection  # type: ignore[attr-defined]
     logging.getLogger("hypercorn.access").addFilter(escape_controls)
     logging.getLogger("asyncio").addFilter(is_news)
-    loop = asyncio.get_running_loop()
-    handle_news = loop.get_exception_handler() or type(loop).default_exception_handler
-    has_warned = False
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        nonlocal has_warned
-        error = context.get("exception")
-        if "out of system resource" in context["message"]:
-            if not has_warned:
-                logger.warning("No more connections: %s. Newcomers wait; see LimitNOFILE.", error)
-            has_warned = True
-        elif "client_connected_cb" in context["message"] or isinstance(error, asyncio.CancelledError):
-            logger.debug("A connection failed: %r", error)
-        else:
-            handle_news(loop, context)
-
-    loop.set_exception_handler(handle)
