@@ -2,8 +2,14 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+from h2.connection import H2Connection
+from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
 
 
 @dataclass
@@ -16,6 +22,12 @@ class Outcome:
     dropped: list[str] = field(default_factory=list)  # connected and sent, but no byte of an answer
     refused: int = 0  # no connection
     answers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    def count(self, status: bytes, name: str) -> None:
+        """Count an answer."""
+        assert status in {b"200", b"206", b"503"}, status
+        (self.turned_away if status == b"503" else self.acknowledged).append(name)
+        self.answers.release()
 
     def check(self, names: Iterable[str]) -> None:
         """Check against the final list: nothing acknowledged is missing, nothing unanswered is there."""
@@ -46,6 +58,60 @@ async def append_until_refused(port: int, outcome: Outcome, client: int, *, keep
             return
 
 
+async def append_over_http2(port: int, outcome: Outcome, client: int, *, slow: bool) -> None:
+    """Append names of this client, five at a time on one connection, until the server ends it."""
+    its_socket = socket.create_connection(("127.0.0.1", port))
+    if slow:  # its answers wait on the server's side
+        its_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader, writer = await asyncio.open_connection(sock=its_socket)
+    lanes = Lanes(outcome, client)
+    with suppress(OSError):
+        writer.write(lanes.connection.data_to_send())
+        while data := await reader.read(2**16):
+            for event in lanes.connection.receive_data(data):
+                lanes.handle(event)
+            writer.write(lanes.connection.data_to_send())
+    outcome.dropped += lanes.names.values()
+    writer.close()
+
+
+class Lanes:
+    """A client of HTTP/2 that appends five names at a time.
+
+    httpx will not do: it gives up what is under way at a GOAWAY, even if the answer has come already.
+    """
+
+    def __init__(self, outcome: Outcome, client: int) -> None:
+        self.connection = H2Connection()
+        self.connection.initiate_connection()
+        self.names: dict[int, str] = {}  # of the streams under way
+        self.statuses: dict[int, bytes] = {}
+        self._outcome = outcome
+        self._client = client
+        for _ in range(5):
+            self._append()
+
+    def handle(self, event: Event) -> None:
+        """Take an answer, count it, and append once more."""
+        if isinstance(event, ResponseReceived):
+            self.statuses[event.stream_id] = dict(event.headers)[b":status"]
+        elif isinstance(event, DataReceived):
+            self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, StreamEnded):
+            self._outcome.count(self.statuses[event.stream_id], self.names.pop(event.stream_id))
+            self._append()
+        elif isinstance(event, StreamReset):
+            self._outcome.dropped.append(self.names.pop(event.stream_id))
+
+    def _append(self) -> None:
+        stream = self.connection.get_next_available_stream_id()
+        name = f"c{self._client}s{stream}"
+        head = {":method": "GET", ":scheme": "http", ":authority": "test", ":path": f"/wizards?name={name}"}
+        with suppress(ProtocolError):  # the server takes no more
+            self.connection.send_headers(stream, head.items(), end_stream=True)
+            self.names[stream] = name
+
+
 async def _append(
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     outcome: Outcome,
@@ -67,10 +133,7 @@ async def _append(
     except (OSError, asyncio.IncompleteReadError):
         (outcome.cut if head else outcome.dropped).append(name)
         return False
-    status = head.split()[1]
-    assert status in {b"200", b"206", b"503"}, head
-    (outcome.turned_away if status == b"503" else outcome.acknowledged).append(name)
-    outcome.answers.release()
+    outcome.count(head.split()[1], name)
     told_to_close = head.lower().count(b"connection: close")
     assert told_to_close <= 1, head
     return not told_to_close

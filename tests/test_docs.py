@@ -405,7 +405,7 @@ def check_unit(block: Block) -> None:
 
 def check_map(block: Block) -> None:
     """Check that the map of the source names what there is, and all modules."""
-    named = re.findall(r"[a-z_/]+\.(?:py|toml)", block.text)
+    named = re.findall(r"[a-z0-9_/]+\.(?:py|toml)", block.text)
     modules = {path.name for path in (ROOT / "src" / "wizards").glob("*.py")} - {"__init__.py"}
     assert modules <= {Path(name).name for name in named}
     for name in named:

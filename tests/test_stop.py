@@ -6,8 +6,9 @@ import signal
 import socket
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,13 +17,15 @@ from clients import receive_until
 from http2 import BAD_GET, GET, PREFACE, SETTINGS, frame
 from hypercorn.asyncio import run
 from hypercorn.asyncio.worker_context import WorkerContext
-from load import Outcome, append_until_refused
+from load import Outcome, append_over_http2, append_until_refused
 from servers import Server, started
 
 from wizards import create_app
 from wizards.stop import Stop
 
 CLIENTS = 32
+
+ONE_BY_ONE = partial(append_until_refused, keep_alive=False)
 
 
 def names_in(file: Path) -> list[str]:
@@ -43,13 +46,15 @@ def own_socket(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 @asynccontextmanager
-async def under_load(port: int, *, keep_alive: bool) -> AsyncIterator[Outcome]:
+async def under_load(
+    port: int, append: Callable[[int, Outcome, int], Coroutine[None, None, None]], count: int = CLIENTS
+) -> AsyncIterator[Outcome]:
     """Have clients append; go on when they had many answers, and end when the server refuses them all."""
     outcome = Outcome()
     async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
-        for client in range(CLIENTS):
-            clients.create_task(append_until_refused(port, outcome, client, keep_alive=keep_alive))
-        for _ in range(5 * CLIENTS):
+        for client in range(count):
+            clients.create_task(append(port, outcome, client))
+        for _ in range(5 * count):
             await outcome.answers.acquire()
         yield outcome
 
@@ -58,7 +63,7 @@ async def under_load(port: int, *, keep_alive: bool) -> AsyncIterator[Outcome]:
 async def test_sigterm_under_load(tmp_path: Path, keep_alive: bool) -> None:  # noqa: FBT001
     """Whoever is connected is answered, whoever comes later is refused, and the server ends by itself."""
     with own_socket(tmp_path / "w.db") as (process, port):
-        async with under_load(port, keep_alive=keep_alive) as outcome:
+        async with under_load(port, partial(append_until_refused, keep_alive=keep_alive)) as outcome:
             process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     outcome.check(names_in(tmp_path / "w.db"))
@@ -69,7 +74,17 @@ async def test_sigterm_under_load(tmp_path: Path, keep_alive: bool) -> None:  # 
 async def test_sigterm_under_load_with_workers(tmp_path: Path) -> None:
     """With a master requests may be dropped, but none is carried out unanswered, and none lost."""
     with own_socket(tmp_path / "w.db", "--workers", "2") as (process, port):
-        async with under_load(port, keep_alive=False) as outcome:
+        async with under_load(port, ONE_BY_ONE) as outcome:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    outcome.check(names_in(tmp_path / "w.db"))
+
+
+@pytest.mark.parametrize(("count", "slow"), [(CLIENTS, False), (8, True)], ids=["many", "slow readers"])
+async def test_sigterm_under_load_over_http2(tmp_path: Path, count: int, slow: bool) -> None:  # noqa: FBT001
+    """Over HTTP/2 requests are refused in the end, but none is carried out unanswered, and none lost."""
+    with own_socket(tmp_path / "w.db") as (process, port):
+        async with under_load(port, partial(append_over_http2, slow=slow), count) as outcome:
             process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     outcome.check(names_in(tmp_path / "w.db"))
@@ -115,7 +130,7 @@ async def test_replaced_one_by_one(tmp_path: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     old, new = (Server(tmp_path, url, listener=listener) for _ in range(2))
     with old:
-        async with under_load(old.port, keep_alive=False) as outcome:
+        async with under_load(old.port, ONE_BY_ONE) as outcome:
             new.start()
             old.signal(signal.SIGTERM)
             assert await asyncio.to_thread(old.wait) == 0

@@ -6,8 +6,7 @@ is carried out although its connection is gone. So:
 
 - SIGTERM first drains: nobody new is let in, whoever is connected is served and told to close (RFC 9112,
   section 9.6), and only when no request has come for a moment is the server told to stop.
-- An append begins only while the server listens. Over HTTP/1.1 one that gets no answer was not carried out.
-  Over HTTP/2 it may have been: Hypercorn closes a connection when it has no answer under way, whatever comes.
+- An append begins only while the server listens. So one that gets no answer was not carried out.
 - Whoever is still connected a while after the server has ceased to listen is cut off. Hypercorn would wait
   for some of them, such as one that has not ended its request, for ever.
 - Under a Hypercorn master (`--workers 1` or more) the server hears of a stop in another way. SIGTERM is what
