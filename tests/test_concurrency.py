@@ -61,6 +61,15 @@ async def test_disconnected_client_harms_nobody(server: Server, client: AsyncCli
     assert final[:3] == FIRST
 
 
+async def test_half_closed_connection(server: Server) -> None:
+    """Whoever ends his own side of the connection behind his request is answered all the same."""
+    for target in ("/", "/nowhere", "/wizards?name=plain", "/wizards?name=not+plain"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.makefile("rb").readline().split()[1] in {b"200", b"404"}
+
+
 async def test_list_outlives_the_server(server: Server, client: AsyncClient) -> None:
     """What was acknowledged is there after SIGKILL and a new start."""
     before = names_shown((await client.get("/wizards?name=Luna")).text)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from http2 import PREFACE, SETTINGS, frame
 from hyperframe.frame import DataFrame, Frame, HeadersFrame
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from servers import ROOT, Server
 
@@ -25,7 +25,8 @@ LIMITED = settings(
     max_examples=CASES // AT_ONCE,
     derandomize="FUZZ" not in os.environ,
     deadline=None,
-    phases=[Phase.generate],  # to shrink an example takes minutes, and what fails is shown anyway
+    # To shrink an example takes minutes, and what fails is shown anyway.
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 
@@ -108,6 +109,11 @@ def check(server: Server, sent: Batch) -> None:
     assert "Traceback" not in log, log[-3000:]
 
 
+HANDSHAKE = (
+    b"GET /wizards HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: a\r\n\r\n\x81\x85abcd\x29\x07\x11\x16\x18"
+)
 REQUESTS = [
     b"GET /wizards?name=Luna HTTP/1.1\r\nHost: t\r\n\r\n",
     b"GET /wizards HTTP/1.1\r\nHost: t\r\nAccept-Encoding: gzip\r\nRange: bytes=0-9\r\nAccept: */*\r\n\r\n"
@@ -116,11 +122,7 @@ REQUESTS = [
     b"HEAD / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nHarry\r\n0\r\nX: y\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
     b"GET http://t/api/wizards HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-    (
-        b"GET /wizards HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        b"Sec-WebSocket-Protocol: a\r\n\r\n\x81\x85abcd\x29\x07\x11\x16\x18"
-    ),
+    HANDSHAKE,
     (
         b"GET /wizards HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
         b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
@@ -153,6 +155,7 @@ HTTP1 = st.builds(edit, st.sampled_from(REQUESTS), EDITS) | st.binary(max_size=1
 
 
 @LIMITED
+@example(Batch([[HANDSHAKE.replace(b"Host: t", b"Host: ..")]]))
 @given(st.lists(HTTP1.map(lambda data: [data]), min_size=AT_ONCE, max_size=AT_ONCE).map(Batch))
 def test_http1(server: Server, sent: Batch) -> None:
     """Requests in HTTP/1.1, damaged or no requests at all."""

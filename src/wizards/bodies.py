@@ -8,10 +8,11 @@ A request that announces its body in both ways may end elsewhere than a proxy th
 what follows on the connection is not believed to be one more request (section 6.1).
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from hypercorn.typing import ASGIReceiveCallable
+from hypercorn.typing import ASGIReceiveCallable, HTTPDisconnectEvent
 
 ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -24,6 +25,16 @@ def may_follow(http_version: str, headers: Sequence[bytes]) -> bool:
 def are_ambiguous(headers: Sequence[bytes]) -> bool:
     """Whether a request announces its body in both ways; `headers` has its names and values in turn."""
     return ANNOUNCING.issubset(headers[::2])
+
+
+async def nothing_more() -> HTTPDisconnectEvent:
+    """Receive nothing, ever: what the application is given once there is no body left to be read.
+
+    Quart gives a request up when it hears that its client has left. But who has only ended its own side of
+    the connection (`nc -N`) waits for the answer.
+    """
+    event: HTTPDisconnectEvent = await asyncio.get_running_loop().create_future()
+    return event
 
 
 async def is_complete(receive: ASGIReceiveCallable) -> bool:

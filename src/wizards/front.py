@@ -56,6 +56,8 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request. A cancellation does not take a name back."""
+        if scope["type"] == "websocket":  # no route takes one, so it does not matter what its headers say
+            scope = {**scope, "headers": []}
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -70,7 +72,7 @@ class Front:
         except RosterError as error:
             asked, scope = None, with_outcome(scope, error)
         if asked is None:
-            await self._app(scope, receive, send)
+            await self._app(scope, bodies.nothing_more, send)
             return
         for message in asked.result() if asked.done() else await asyncio.shield(asked):
             await send(message)

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Hashable
 from typing import Any
 
-from hypercorn.typing import ASGIFramework, ASGISendEvent, HTTPDisconnectEvent, HTTPScope
+from hypercorn.typing import ASGIFramework, ASGISendEvent, HTTPScope
 
+from . import bodies
 from .answer import with_outcome
 from .page import Snapshot
 
@@ -53,11 +54,8 @@ class ReadCache:
         async def record(message: ASGISendEvent) -> None:
             messages.append(message)
 
-        async def stay() -> HTTPDisconnectEvent:
-            return await asyncio.Future()
-
         try:
-            await self._app(scope, stay, record)
+            await self._app(scope, bodies.nothing_more, record)
         finally:
             is_kept = messages and messages[0]["status"] in KEPT
             if not is_kept and answers.get(key) is asyncio.current_task():  # it may have had to make room
