@@ -3,9 +3,9 @@
 import re
 from urllib.parse import urlsplit
 
-from hypercorn.typing import ASGISendCallable, ASGISendEvent, HTTPScope
+from hypercorn.typing import ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
 from quart import Quart, Request, Response, request
-from quart.asgi import ASGIHTTPConnection
+from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from werkzeug.exceptions import BadHost
 from werkzeug.urls import iri_to_uri
 
@@ -38,6 +38,13 @@ class Connection(ASGIHTTPConnection):
             response = error.get_response()
             response.headers.update(SAFETY_HEADERS)
             await self._send_response(send, response)
+
+
+class Handshake(ASGIWebsocketConnection):
+    """A WebSocket's beginning. No route takes one, so it does not matter what its headers say."""
+
+    def __init__(self, app: Quart, scope: WebsocketScope) -> None:
+        super().__init__(app, {**scope, "headers": []})  # Quart fails at a host that is none
 
 
 async def complete_headers(response: Response) -> Response:

@@ -40,6 +40,9 @@ PLAIN_QUERY = re.compile(rb"name=([A-Za-z0-9._~-]+)")
 PLAIN_HOST = re.compile(rb"([A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
+Key = tuple[object, ...]
+
+
 class Front:
     """An ASGI application that answers by itself what it can, and leaves the rest to `app`.
 
@@ -56,8 +59,6 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request. A cancellation does not take a name back."""
-        if scope["type"] == "websocket":  # no route takes one, so it does not matter what its headers say
-            scope = {**scope, "headers": []}
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -67,8 +68,9 @@ class Front:
             if not await bodies.is_complete(receive):
                 return
             send = closing(send) if bodies.are_ambiguous(headers) else send
+        key = _key(scope, headers)
         try:
-            asked = await self._ask(scope, headers)
+            asked = self._fixed.known(key) or await self._ask(key, scope, headers)
         except RosterError as error:
             asked, scope = None, with_outcome(scope, error)
         if asked is None:
@@ -77,20 +79,21 @@ class Front:
         for message in asked.result() if asked.done() else await asyncio.shield(asked):
             await send(message)
 
-    async def _ask(self, scope: HTTPScope, headers: list[bytes]) -> Asked | None:
+    async def _ask(self, key: Key, scope: HTTPScope, headers: list[bytes]) -> Asked | None:
         path = scope["path"]
         if scope["method"] not in READS or path not in PATHS:
             return None
         if path != PATH:
-            return self._fixed.ask(_key(scope, headers), scope)
+            return self._fixed.ask(key, scope)
         if not _may_append(scope["query_string"]):
             snapshot = await self._roster.read()
         elif name := self._plain_name(scope, headers):
             snapshot = await self._roster.append(name)
             scope = {**scope, "query_string": b""}
+            key = _key(scope, headers)
         else:
             return None
-        return self._list.ask(_key(scope, headers), scope, snapshot)
+        return self._list.ask(key, scope, snapshot)
 
     def _plain_name(self, scope: HTTPScope, headers: list[bytes]) -> str:
         found = PLAIN_QUERY.fullmatch(scope["query_string"])
@@ -106,7 +109,7 @@ class Front:
         return ""
 
 
-def _key(scope: HTTPScope, headers: list[bytes]) -> tuple[object, ...]:
+def _key(scope: HTTPScope, headers: list[bytes]) -> Key:
     return scope["method"], scope["path"], scope["query_string"], *headers
 
 

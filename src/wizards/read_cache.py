@@ -31,6 +31,10 @@ class ReadCache:
         self._snapshot: Snapshot | None = None
         self._answers: dict[Hashable, Asked] = {}
 
+    def known(self, key: Hashable) -> Asked | None:
+        """Return what has been asked with that `key` last, if it is kept."""
+        return self._answers.get(key)
+
     def ask(self, key: Hashable, scope: HTTPScope, snapshot: Snapshot | None = None) -> Asked:
         """Return the messages that answer the read in `scope`, and every read of `snapshot` with that `key`.
 
