@@ -23,10 +23,10 @@ PACKAGES = (
 
 LEGEND = """
 Requests a second are the median of the rounds, ratios the median of the rounds' ratios: in a round the
-contenders have their turns right after one another. The floor is a bare ASGI callable that sends the same
-bytes on the same server. Flask is the tutorial's app on gunicorn's sync worker; for appends, one that commits
-each of them to SQLite. Errors are answers of 400 and more and failed connections. A page is the one of
-100,000 names.
+contenders have their turns right after one another. wrk has one core to itself, they have the others. The
+floor is a bare ASGI callable that sends the same bytes on the same server. Flask is the tutorial's app on
+gunicorn's sync worker; for appends, one that commits each of them to SQLite. Errors are answers of 400 and
+more and failed connections. A page is the one of 100,000 names.
 """
 
 Is = Callable[[Contender, Contender], bool]

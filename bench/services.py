@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from . import cores
+
 ROOT = Path(__file__).parent.parent
 
 # Hypercorn has the settings that the service stands behind, for everyone; the others have their defaults and
@@ -57,7 +59,7 @@ class Service:
         fd = self._socket.fileno()
         with log.open("wb") as output:
             self.process = subprocess.Popen(  # noqa: S603
-                contender.command(fd),
+                cores.for_service(contender.command(fd)),
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdout=output,

@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from . import cores
+
 SCRIPT = Path(__file__).with_name("wrk.lua")
 HINT = "bench: wrk is missing; get it with: apt install wrk (or: brew install wrk)\n"
 
@@ -36,7 +38,7 @@ def command(url: str, clients: int, seconds: float, headers: dict[str, str]) -> 
     """Return the command line of clients that read. One thread of wrk is faster than any server here."""
     options = [f"-H{name}: {value}" for name, value in headers.items()]
     load = ["-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout=60s"]
-    return ["wrk", *load, *options, f"-s{SCRIPT}", url, "--"]
+    return cores.for_wrk(["wrk", *load, *options, f"-s{SCRIPT}", url, "--"])
 
 
 def append_command(url: str, clients: int, seconds: float, answers: int | None = None) -> list[str]:

@@ -1,0 +1,28 @@
+"""A core for wrk, the others for who is measured.
+
+Left to the scheduler, wrk and a server share a core in one round and not in the next: ratios on Granian then
+vary by a sixth from round to round, and by 2 % with this. Where there is one core only, or no taskset, the
+scheduler decides.
+"""
+
+import os
+import shutil
+
+_cores = sorted(os.sched_getaffinity(0)) if shutil.which("taskset") else []
+_last = len(_cores) - 1
+
+
+def for_wrk(command: list[str]) -> list[str]:
+    """Return the command line that runs wrk on its core."""
+    return _on(_cores[_last:], command)
+
+
+def for_service(command: list[str]) -> list[str]:
+    """Return the command line that runs a service on its cores."""
+    return _on(_cores[:_last], command)
+
+
+def _on(cores: list[int], command: list[str]) -> list[str]:
+    if _last < 1:
+        return command
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
