@@ -81,8 +81,11 @@ class Protocol(h2.H2Protocol):
 
     async def _handle_events(self, events: list[H2Event]) -> None:
         for event in events:
-            # A stream that is refused during a stop may have data with it.
-            if not isinstance(event, DataReceived) or event.stream_id in self.streams:
+            if isinstance(event, DataReceived) and event.stream_id not in self.streams:
+                # Of a stream that was refused during a stop. It counts against the connection's window.
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                await self._flush()
+            else:
                 await super()._handle_events([event])
 
     async def _send_data(self, stream_id: int) -> None:

@@ -19,6 +19,7 @@ Those of HTTP/2 alone are in `http2`.
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import cache
 
 from hypercorn import protocol
@@ -36,26 +37,37 @@ LINGER = 5
 
 # What asyncio logs of a connection whose client has reset it, of one that ended by an exception, and of a
 # listening socket that was closed before the next attempt to accept.
-NO_NEWS = ("socket.send() raised exception", "client_connected_cb", "_start_serving")
+NO_NEWS = (
+    *("socket.send() raised exception", "SSL connection is closed"),
+    *("client_connected_cb", "_start_serving"),
+)
 
 
 class TCPConnection(TCPServer):
     """A connection that is over when its client has closed it, or has sent what Hypercorn fails at."""
 
-    async def _read_data(self) -> None:
+    async def run(self) -> None:
+        """Serve the connection to its end. A cancellation ends it at once."""
         try:
-            await super()._read_data()
+            await super().run()
         except Exception as error:  # noqa: BLE001  # whatever it fails at is this connection's end alone
             logger.debug("A connection failed: %r", error)
-            await self.protocol.handle(Closed())
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
         await self.idle_task.stop()
+
+    async def _close(self) -> None:
+        with suppress(OSError):  # over TLS: the client has sent more after it was told that this is the end
+            await super()._close()
 
     async def _initiate_server_close(self) -> None:
         if isinstance(self.protocol.protocol, http2.Protocol):
             await self.protocol.protocol.say_goodbye()
             await self.protocol.handle(Closed())
             if self.writer.can_write_eof():  # TLS cannot
-                self.writer.write_eof()
+                with suppress(OSError):  # the client has reset it
+                    self.writer.write_eof()
             await asyncio.sleep(LINGER)  # unless the client closes
         await super()._initiate_server_close()
 
