@@ -21,10 +21,13 @@ import asyncio
 import logging
 from contextlib import suppress
 from functools import cache
+from typing import Any
+from weakref import WeakSet
 
 from hypercorn import protocol
 from hypercorn.asyncio import run
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed
 from hypercorn.protocol import h2
 
@@ -45,6 +48,10 @@ NO_NEWS = (
 
 class TCPConnection(TCPServer):
     """A connection that is over when its client has closed it, or has sent what Hypercorn fails at."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        _connections.add(self)
 
     async def run(self) -> None:
         """Serve the connection to its end. A cancellation ends it at once."""
@@ -70,6 +77,16 @@ class TCPConnection(TCPServer):
                     self.writer.write_eof()
             await asyncio.sleep(LINGER)  # unless the client closes
         await super()._initiate_server_close()
+
+
+_connections: WeakSet[TCPConnection] = WeakSet()
+
+
+def cut_off(context: WorkerContext) -> None:
+    """End every connection of one server; whoever serves it finds its client gone."""
+    for connection in _connections:
+        if connection.context is context:
+            connection.writer.transport.abort()
 
 
 def escape_controls(record: logging.LogRecord) -> bool:
@@ -100,6 +117,6 @@ def install() -> None:
     """Mend the server of this process, before it listens."""
     h2.StreamBuffer = http2.StreamBuffer  # type: ignore[misc]
     protocol.H2Protocol = http2.Protocol  # type: ignore[attr-defined]
-    run.TCPServer = TCPConnection  # type: ignore[attr-defined]
+    run.TCPServer = TCPConnection  # type: ignore[assignment,attr-defined]
     logging.getLogger("hypercorn.access").addFilter(escape_controls)
     logging.getLogger("asyncio").addFilter(is_news)

@@ -34,7 +34,8 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 
 from .connection import closing
-from .listeners import Place, bound_places, cut_off, has_queue, listeners, refuse
+from .hypercorn_mends import cut_off
+from .listeners import has_queue, listeners, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Stop:
         # Hypercorn makes a context when its sockets are bound, before it listens.
         self._context = WorkerContext(max_requests)
         self._shared = listeners()
-        self._parting = asyncio.create_task(_part(self._context, bound_places()))
+        self._parting = asyncio.create_task(_part(self._context))
         loop = asyncio.get_running_loop()
         master = multiprocessing.parent_process()
         if master is not None:
@@ -129,10 +130,10 @@ class Stop:
         await app(scope, receive, closing(send) if persistent else send)
 
 
-async def _part(context: WorkerContext, places: set[Place]) -> None:
+async def _part(context: WorkerContext) -> None:
     await context.terminated.wait()
     await asyncio.sleep(PARTING)
-    cut_off(places)
+    cut_off(context)
 
 
 def _server_has_one_handler() -> bool:
