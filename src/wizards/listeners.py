@@ -7,13 +7,11 @@ and macOS have). A socket is named by the number of its file.
 import os
 import select
 import socket
-import stat
-from collections.abc import Iterator
 
 
 def listeners() -> set[int]:
     """Return every socket on which this process listens."""
-    return {fd for fd, same in _sockets() if same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)}
+    return {fd for name in os.listdir("/dev/fd") if _listens(fd := int(name))}  # noqa: PTH208  # names do
 
 
 def has_queue(listener: int) -> bool:
@@ -29,15 +27,12 @@ def refuse(listener: int) -> None:
         same.shutdown(socket.SHUT_RDWR)
 
 
-def _sockets() -> Iterator[tuple[int, socket.socket]]:
-    # Each with a duplicate that lives until the next one.
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208  # names are all we want
-        fd = int(name)
-        try:
-            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-                continue
-            duplicate = socket.socket(fileno=os.dup(fd))
-        except OSError:  # closed since, such as the one that listed the folder
-            continue
-        with duplicate:
-            yield fd, duplicate
+def _listens(fd: int) -> bool:
+    try:
+        same = socket.socket(fileno=fd)
+    except OSError:  # no socket, or closed since, such as the one that listed the folder
+        return False
+    try:
+        return bool(same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    finally:
+        same.detach()  # not ours to close
