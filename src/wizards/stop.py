@@ -58,7 +58,7 @@ class Stop:
         self._shared: set[int] = set()
         self._draining: asyncio.Task[None] | None = None
         self._parting: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._latest = 0.0  # until when a drain may take, by the event loop's clock
         self._requests = 0
 
     def prepare(self) -> None:
@@ -97,30 +97,27 @@ class Stop:
 
     def _stop(self) -> None:
         if self._draining is None:
-            self._draining = asyncio.create_task(self._serve_the_connected())
-            self._draining.add_done_callback(self._end)
+            self._latest = asyncio.get_running_loop().time() + LONGEST
+            self._draining = asyncio.create_task(self._drain())
         else:  # told twice: no more patience
-            self._draining.cancel()
+            self._latest = 0.0
 
-    def _end(self, _: asyncio.Task[None]) -> None:
-        self._ending = asyncio.create_task(self._context.terminate.set())
-
-    async def _serve_the_connected(self) -> None:
+    async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
-        latest = loop.time() + LONGEST
         self._app.asgi_app = partial(self._answer_and_close, self._app.asgi_app)  # type: ignore[method-assign]
         found = listeners()
         own = found - self._shared if multiprocessing.parent_process() is None else set()
-        while loop.time() < latest and any(map(has_queue, own)):  # noqa: ASYNC110
+        while loop.time() < self._latest and any(map(has_queue, own)):  # noqa: ASYNC110
             await asyncio.sleep(0)  # meanwhile the server accepts them
         for listener in found:
             loop.remove_reader(listener)
             if listener in own:
                 refuse(listener)
         seen = -1
-        while seen != self._requests and loop.time() < latest:
+        while seen != self._requests and loop.time() < self._latest:
             seen = self._requests
             await asyncio.sleep(QUIET)
+        await self._context.terminate.set()
 
     async def _answer_and_close(
         self, app: Any, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
