@@ -1,6 +1,7 @@
 """What is measured, and on whom."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -67,6 +68,18 @@ def _on_hypercorn(*groups: list[Contender]) -> tuple[Contender, ...]:
     return tuple(group[0] for group in groups)
 
 
+def _pages(
+    which: str, contenders: tuple[Contender, ...], sizes: Sequence[int], charted: int, **traits: bool
+) -> Iterator[Workload]:
+    for size in sizes:
+        title = f"/wizards, {size:,} names{which}"
+        # 64 pages of 7 MiB take some applications a second before the first byte leaves.
+        seconds = 1 if traits or size < SIZES[-1] else 3
+        yield Workload(
+            title, "/wizards", contenders, size, seconds=seconds, charted=size == charted, **traits
+        )
+
+
 ALL = (*FLOOR, *OURS, *FLASK, *QUART, *OTHERS)
 PAGE_BUILDERS = _on_hypercorn(FLOOR, OURS, FLASK, QUART)
 KEEPERS = _on_hypercorn(FLOOR, OURS, FLASK)
@@ -77,35 +90,9 @@ WORKLOADS = [
     Workload("/", "/", ALL, charted=True),
     Workload("/api/wizards", "/api/wizards", ALL),
     Workload("/wizards, 3 names", "/wizards", ALL, charted=True),
-    *(
-        Workload(
-            f"/wizards, {size:,} names",
-            "/wizards",
-            PAGE_BUILDERS,
-            size,
-            # 64 pages of 7 MiB take some applications a second before the first byte leaves.
-            seconds=3 if size == SIZES[-1] else 1,
-            charted=size == 10_000,
-        )
-        for size in SIZES[1:]
-    ),
-    *(
-        Workload(
-            f"/wizards, {size:,} names, gzip", "/wizards", KEEPERS, size, gzip=True, charted=size == 10_000
-        )
-        for size in SIZES
-    ),
-    *(
-        Workload(
-            f"/wizards, {size:,} names, unchanged",
-            "/wizards",
-            KEEPERS,
-            size,
-            known=True,
-            charted=size == SIZES[-1],
-        )
-        for size in SIZES
-    ),
+    *_pages("", PAGE_BUILDERS, SIZES[1:], charted=10_000),
+    *_pages(", gzip", KEEPERS, SIZES, charted=10_000, gzip=True),
+    *_pages(", unchanged", KEEPERS, SIZES, charted=SIZES[-1], known=True),
     *(
         Workload(
             f"durable appends, {writers} client{'s' * (writers > 1)}",
