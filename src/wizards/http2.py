@@ -23,26 +23,21 @@ from hypercorn.protocol.events import Body
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.typing import Event as Signal
 
-# In bytes, what an answer hands over at a time: as much as the buffer takes before it waits.
-PIECE = h2.BUFFER_HIGH_WATER
+# In bytes, what an answer hands over at a time: less than what Hypercorn's buffer itself waits at.
+PIECE = h2.BUFFER_HIGH_WATER - 1
 
 
 class StreamBuffer(h2.StreamBuffer):
-    """A send buffer that takes more only when it is nearly empty: what counts is how much is left."""
+    """A send buffer that takes more only when it is empty."""
 
     def __init__(self, event_class: type[Signal]) -> None:
         super().__init__(event_class)
         self._has_ended = event_class()
 
-    async def pop(self, max_length: int) -> bytes:
-        """Return at most `max_length` of the bytes to be sent. A cancellation loses none."""
-        data = bytes(self.buffer[:max_length])
-        del self.buffer[:max_length]
-        if len(self.buffer) < h2.BUFFER_LOW_WATER:
-            await self._paused.set()
-        if not self.buffer:
-            await self._is_empty.set()
-        return data
+    async def push(self, data: bytes) -> None:
+        """Add `data` and wait until all of it is sent. A cancellation takes nothing back."""
+        await super().push(data)
+        await self._is_empty.wait()
 
     async def drain(self) -> None:
         """Wait until all is sent, with the stream's end if it is complete. A cancellation changes nothing."""
@@ -57,20 +52,14 @@ class StreamBuffer(h2.StreamBuffer):
 class Protocol(h2.H2Protocol):
     """HTTP/2 that takes an answer in pieces, and ends it when its client has left."""
 
-    @property
-    def has_said_goodbye(self) -> bool:
-        """Whether the client knows that no more of its requests will be taken."""
-        return self.connection.state_machine.state is ConnectionState.CLOSED
-
     async def say_goodbye(self) -> None:
         """Tell the client that no more of its requests will be taken (RFC 9113, section 6.8)."""
-        if not self.has_said_goodbye:
-            self.connection.close_connection()
-            await self._flush()
+        self.connection.close_connection()
+        await self._flush()
 
     async def handle(self, event: Event) -> None:
-        """Take what the client sends."""
-        if not self.has_said_goodbye or isinstance(event, Closed):
+        """Take what the client sends, until it was told that no more will be taken."""
+        if self.connection.state_machine.state is not ConnectionState.CLOSED or isinstance(event, Closed):
             await super().handle(event)
 
     async def stream_send(self, event: StreamEvent) -> None:
