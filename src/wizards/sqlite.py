@@ -13,12 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import dialect as SQLiteDialect  # noqa: N812
 
 from .store import LENGTH, PATIENCE, Store, T
 from .wal_index import LengthReader
-
-LENGTH_QUERY = str(LENGTH.compile(dialect=SQLiteDialect()))
 
 
 class SQLiteStore(Store):
@@ -42,7 +39,7 @@ class SQLiteStore(Store):
     async def open(self) -> None:
         await super().open()
         if self._file and self._reader is None:
-            self._reader = LengthReader(self._file, LENGTH_QUERY)
+            self._reader = LengthReader(self._file, str(LENGTH))
 
     async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:
         found, appended = await super().exchange(names, after, limit)
