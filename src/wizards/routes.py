@@ -7,7 +7,7 @@ here, if it comes at all (see `front`, whose NOT_PLAIN names the headers that th
 from quart import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import BadRequest, Forbidden, NotFound, ServiceUnavailable
 
-from . import answer
+from . import answer, errors
 from .roster import Roster
 from .stop import Stop
 
@@ -69,4 +69,6 @@ def _check_name(name: str) -> None:
 def _check_stop() -> None:
     stop: Stop = current_app.extensions["stop"]
     if stop.has_begun():
-        raise ServiceUnavailable("This server is stopping and did nothing. Try again.", retry_after=1)
+        raise ServiceUnavailable(
+            "This server is stopping and did nothing. Try again.", retry_after=errors.RETRY_AFTER
+        )
