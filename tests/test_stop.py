@@ -1,13 +1,19 @@
 """Stops, deploys and kills: who began is answered, who was not answered was not served."""
 
 import asyncio
+import itertools
 import re
+import select
 import signal
 import socket
 import sqlite3
+import ssl
+import struct
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -192,6 +198,55 @@ async def test_stopped_before_the_first_request(monkeypatch: pytest.MonkeyPatch)
     assert not stop.has_begun()
     await context.terminated.set()
     assert stop.has_begun()
+
+
+def test_clients_who_leave(tmp_path: Path) -> None:
+    """HTTP/2 clients who reset their connections while the server closes them harm no stop."""
+    with Server(tmp_path) as server, ExitStack() as stack:
+        clients = set()
+        for _ in range(60):
+            client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            clients.add(stack.enter_context(client))
+            client.sendall(PREFACE + SETTINGS + frame(1, 5, 1, GET))
+            receive_until(frame(0, 1, 1, b""), client)
+        server.signal(signal.SIGTERM)
+        while clients:
+            for client in select.select(clients, [], [])[0]:
+                client.close()
+                clients.remove(client)
+        assert server.wait(10) == 0
+    assert "Traceback" not in server.output()
+
+
+def send_on(port: int, begun: threading.Barrier) -> None:
+    """Send requests over TLS, whatever is answered, until the connection is gone."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with suppress(OSError), trusting.wrap_socket(socket.create_connection(("127.0.0.1", port))) as client:
+        for turn in itertools.count():
+            client.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            if turn == 0:
+                client.recv(1)
+                begun.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_clients_who_send_on_over_tls(tmp_path: Path, number: signal.Signals) -> None:
+    """Clients who go on sending over TLS while the server closes their connections harm no stop."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=t -keyout {key} -out {certificate}"
+    subprocess.run(make.split(), check=True, capture_output=True)
+    options = ("--certfile", str(certificate), "--keyfile", str(key))
+    with Server(tmp_path, options=options) as server, ThreadPoolExecutor() as threads:
+        begun = threading.Barrier(5)
+        clients = [threads.submit(send_on, server.port, begun) for _ in range(4)]
+        begun.wait(10)
+        server.signal(number)
+        assert server.wait(10) == 0
+        for client in clients:
+            client.result()
+    assert "Traceback" not in server.output()
 
 
 NO_WINDOW = frame(4, 0, 0, b"\x00\x04\x00\x00\x00\x00")

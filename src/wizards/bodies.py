@@ -6,6 +6,8 @@ out either: the client may still be sending, and lose the answer (RFC 9112, sect
 
 A request that announces its body in both ways may end elsewhere than a proxy thinks. It is answered, but
 what follows on the connection is not believed to be one more request (section 6.1).
+
+After its body the application is told nothing more of a request, not even that its client has left.
 """
 
 import asyncio

@@ -46,5 +46,5 @@ async def _answer_http_error(error: HTTPException) -> Response:
     response: Response = error.get_response()
     if has_request_context() and answer.prefers_json():  # a WebSocket handshake has none
         response.data = json.dumps({"error": error.description}) + "\n"
-        response.mimetype = "application/json"
+        response.mimetype = answer.JSON
     return response

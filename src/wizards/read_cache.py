@@ -32,13 +32,14 @@ class ReadCache:
         self._answers: dict[Hashable, Asked] = {}
 
     def known(self, key: Hashable) -> Asked | None:
-        """Return what has been asked with that `key` last, if it is kept."""
+        """Return the task that was made for `key`, if it is kept."""
         return self._answers.get(key)
 
     def ask(self, key: Hashable, scope: HTTPScope, snapshot: Snapshot | None = None) -> Asked:
-        """Return the messages that answer the read in `scope`, and every read of `snapshot` with that `key`.
+        """Return the task whose result is the messages that answer the read in `scope`.
 
-        The task may not be done yet. Others wait for it, too, so it is not to be cancelled.
+        They answer every read of `snapshot` with that `key`. The task may not be done yet; others wait for
+        it, too, so it is not to be cancelled.
         """
         if snapshot is not self._snapshot:
             self._snapshot, self._answers = snapshot, {}
@@ -69,6 +70,6 @@ class ReadCache:
 
 def _without_empty(messages: list[Any]) -> list[ASGISendEvent]:
     # Quart ends every answer with an empty message; the last one with something in it can do that.
-    start, *bodies = messages
-    filled = [message for message in bodies if message["body"]] or bodies[-1:]
+    start, *pieces = messages
+    filled = [message for message in pieces if message["body"]] or pieces[-1:]
     return [start, *filled[:-1], {**filled[-1], "more_body": False}]

@@ -103,6 +103,12 @@ class Stop:
             self._latest = 0.0
 
     async def _drain(self) -> None:
+        try:
+            await self._serve_the_connected()
+        finally:
+            await self._context.terminate.set()
+
+    async def _serve_the_connected(self) -> None:
         loop = asyncio.get_running_loop()
         self._app.asgi_app = partial(self._answer_and_close, self._app.asgi_app)  # type: ignore[method-assign]
         found = listeners()
@@ -117,7 +123,6 @@ class Stop:
         while seen != self._requests and loop.time() < self._latest:
             seen = self._requests
             await asyncio.sleep(QUIET)
-        await self._context.terminate.set()
 
     async def _answer_and_close(
         self, app: Any, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
