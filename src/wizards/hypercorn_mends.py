@@ -61,7 +61,11 @@ class TCPConnection(TCPServer):
             logger.debug("A connection failed: %r", error)
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        try:
+            await super()._read_data()
+        except Exception:
+            await self.protocol.handle(Closed())  # whatever waits for the client goes on, and is done
+            raise
         await self.idle_task.stop()
 
     async def _close(self) -> None:
