@@ -9,20 +9,19 @@ import os
 import shutil
 
 _cores = sorted(os.sched_getaffinity(0)) if shutil.which("taskset") else []
-_last = len(_cores) - 1
 
 
 def for_wrk(command: list[str]) -> list[str]:
     """Return the command line that runs wrk on its core."""
-    return _on(_cores[_last:], command)
+    return _on(_cores[-1:], command)
 
 
 def for_service(command: list[str]) -> list[str]:
     """Return the command line that runs a service on its cores."""
-    return _on(_cores[:_last], command)
+    return _on(_cores[:-1], command)
 
 
 def _on(cores: list[int], command: list[str]) -> list[str]:
-    if _last < 1:
+    if len(_cores) < 2:  # nothing to share out
         return command
     return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]

@@ -32,6 +32,11 @@ def names_shown(page: str) -> list[str]:
     return [part.split(" is a wizard")[0] for part in page.split("<p>Hello ")[1:]]
 
 
+def receive_all(connection: socket.socket) -> bytes:
+    """Return what comes on a connection, up to its end."""
+    return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+
 def receive_until(end: bytes, connection: socket.socket) -> bytes:
     """Return what comes on a connection, up to `end` at least."""
     received = b""

@@ -23,7 +23,7 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
-from clients import receive_until
+from clients import receive_all, receive_until
 from http2 import GET, PREFACE, SETTINGS, frame
 from servers import Server
 
@@ -116,7 +116,7 @@ def send_body(server: Server, path: str, *, chunked: bool) -> int:
             connection.sendall(piece)
         connection.sendall(b"0\r\n\r\n" if chunked else b"")
         connection.sendall(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-        answers = b"".join(iter(lambda: connection.recv(2**16), b""))
+        answers = receive_all(connection)
     assert answers.count(b"HTTP/1.1 200") == 2
     return int(answers.split()[1])
 
@@ -159,7 +159,7 @@ def test_no_body(tmp_path: Path) -> None:
         connection = connect(server, stack)
         head = b"GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\nAccept: transfer-encoding\r\n\r\n"
         connection.sendall(head + b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-        answers = b"".join(iter(lambda: connection.recv(2**16), b""))
+        answers = receive_all(connection)
         assert answers.count(b"HTTP/1.1 200") == 2
 
 
@@ -212,8 +212,7 @@ def test_client_closes(tmp_path: Path, hello: bytes) -> None:
         connection.sendall(hello)
         receive_until(b"</p>", connection)
         connection.shutdown(socket.SHUT_WR)
-        while connection.recv(2**16):  # until the server closes it, too
-            pass
+        receive_all(connection)  # until the server closes it, too
 
 
 def test_no_free_file(tmp_path: Path) -> None:
@@ -336,8 +335,7 @@ def append_slowly(server: Server, number: int, stack: ExitStack) -> socket.socke
 
 def read_all(connection: socket.socket) -> bytes:
     """Return the final answer on a connection that the server closes."""
-    answers = b"".join(iter(lambda: connection.recv(2**16), b""))
-    return answers.partition(b"\r\n\r\n")[2]
+    return receive_all(connection).partition(b"\r\n\r\n")[2]
 
 
 def test_more_than_may_wait(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clients import receive_until
+from clients import receive_all, receive_until
 from http2 import BAD_GET, GET, PREFACE, SETTINGS, frame
 from hypercorn.asyncio import run
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -122,8 +122,7 @@ def test_stop_answers_what_was_begun(tmp_path: Path, workers: int) -> None:
         other.execute("ROLLBACK")
         other.close()
         for connection in waiting:
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))  # noqa: B023  # used in this turn
-            assert b"HTTP/1.1 200" in answer
+            assert b"HTTP/1.1 200" in receive_all(connection)
             connection.close()
         assert server.wait() == 0
     assert sorted(names_in(file)[3:]) == sorted(f"begun{number}" for number in range(20))
@@ -284,8 +283,7 @@ def test_what_the_server_fails_at(tmp_path: Path) -> None:
         client.sendall(PREFACE + SETTINGS + frame(1, 4, 1, GET))
         httpx.get(server.base_url).raise_for_status()
         client.sendall(frame(1, 5, 3, BAD_GET))
-        while client.recv(2**16):  # until the server closes it
-            pass
+        receive_all(client)  # until the server closes it
         server.signal(signal.SIGTERM)
         assert server.wait(5) == 0
         assert "Traceback" not in server.output()
@@ -301,8 +299,7 @@ def test_body_of_a_refused_request(tmp_path: Path) -> None:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
         assert idle.recv(2**16)
         server.signal(signal.SIGTERM)
-        while idle.recv(2**16):  # closed when the server has begun to stop
-            pass
+        receive_all(idle)  # closed when the server has begun to stop
         stalled.sendall(frame(1, 4, 3, GET) + frame(0, 1, 3, b"body"))
         stalled.sendall(frame(8, 0, 1, b"\x00\x00\xff\xff"))  # a window for the first one
         receive_until(b"</p>", stalled)

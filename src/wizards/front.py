@@ -18,7 +18,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 from . import bodies
 from .answer import PATH, with_outcome
 from .connection import closing
-from .read_cache import Asked, ReadCache
+from .read_cache import Asked, Key, ReadCache
 from .roster import Roster, RosterError
 from .stop import Stop
 
@@ -38,9 +38,6 @@ PLAIN_QUERY = re.compile(rb"name=([A-Za-z0-9._~-]+)")
 
 # A host that Quart answers; some others it refuses, and a request that is refused must not append.
 PLAIN_HOST = re.compile(rb"([A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-
-
-Key = tuple[object, ...]
 
 
 class Front:

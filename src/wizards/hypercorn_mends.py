@@ -38,11 +38,12 @@ logger = logging.getLogger(__name__)
 # In seconds: how long a client of HTTP/2 may take to read what it was sent last, and to close.
 LINGER = 5
 
-# What asyncio logs of a connection whose client has reset it, of one that ended by an exception, and of a
-# listening socket that was closed before the next attempt to accept.
+# What asyncio logs, and anybody could cause.
 NO_NEWS = (
-    *("socket.send() raised exception", "SSL connection is closed"),
-    *("client_connected_cb", "_start_serving"),
+    "socket.send() raised exception",  # an answer to a client that has reset its connection
+    "SSL connection is closed",  # the same over TLS
+    "client_connected_cb",  # a connection that ended by an exception
+    "_start_serving",  # a listening socket that was closed before the next attempt to accept
 )
 
 

@@ -7,7 +7,6 @@ the list's own blocks: an answer that is kept costs next to nothing.
 """
 
 import asyncio
-from collections.abc import Hashable
 from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGISendEvent, HTTPScope
@@ -20,6 +19,7 @@ from .page import Snapshot
 KEPT = frozenset({200, 304})
 MOST_KEPT = 256
 
+Key = tuple[object, ...]
 Asked = asyncio.Task[list[ASGISendEvent]]
 
 
@@ -29,13 +29,13 @@ class ReadCache:
     def __init__(self, app: ASGIFramework) -> None:
         self._app = app
         self._snapshot: Snapshot | None = None
-        self._answers: dict[Hashable, Asked] = {}
+        self._answers: dict[Key, Asked] = {}
 
-    def known(self, key: Hashable) -> Asked | None:
+    def known(self, key: Key) -> Asked | None:
         """Return the task that was made for `key`, if it is kept."""
         return self._answers.get(key)
 
-    def ask(self, key: Hashable, scope: HTTPScope, snapshot: Snapshot | None = None) -> Asked:
+    def ask(self, key: Key, scope: HTTPScope, snapshot: Snapshot | None = None) -> Asked:
         """Return the task whose result is the messages that answer the read in `scope`.
 
         They answer every read of `snapshot` with that `key`. The task may not be done yet; others wait for
@@ -51,9 +51,7 @@ class ReadCache:
             self._answers[key] = asked
         return asked
 
-    async def _ask(
-        self, answers: dict[Hashable, Asked], key: Hashable, scope: HTTPScope
-    ) -> list[ASGISendEvent]:
+    async def _ask(self, answers: dict[Key, Asked], key: Key, scope: HTTPScope) -> list[ASGISendEvent]:
         messages: list[Any] = []
 
         async def record(message: ASGISendEvent) -> None:
