@@ -1,5 +1,5 @@
-"""What an ASGI server imports: `hypercorn asgi:app`."""
+"""The application of a checkout: `hypercorn asgi:app`."""
 
-from wizards import create_app
+from wizards.asgi import app
 
-app = create_app()
+__all__ = ["app"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sql
 
 from wizards import create_app
-from wizards.store import wizards as table
+from wizards.storage.base import wizards as table
 
 from . import wrk
 from .answers import Answer, WrongAnswerError, fetch, same_bytes

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bench.names import first_names
-from wizards.page import Page
-from wizards.store import PORTION
+from wizards.core.rendering import RenderedList as Page
+from wizards.storage.base import READ_CHUNK as PORTION
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]

@@ -11,15 +11,16 @@ from typing import Any
 from quart import Quart
 from sqlalchemy import URL
 
-from . import errors, hypercorn_mends
-from .config import DEFAULTS, PREFIX, StartError, check
-from .connection import Connection, Handshake, complete_headers
-from .front import Front
-from .roster import Roster
-from .routes import blueprint
-from .sqlite import SQLiteStore
-from .stop import Stop
-from .store import Store
+from wizards.config import DEFAULTS, PREFIX, StartError, check
+from wizards.core.roster import Roster
+from wizards.server import connections as hypercorn_mends
+from wizards.server.shutdown import Stop
+from wizards.storage.base import Store
+from wizards.storage.sqlite import SQLiteStore
+from wizards.web import errors
+from wizards.web.middleware import Front
+from wizards.web.quart_workarounds import Connection, Handshake, complete_headers
+from wizards.web.routes import blueprint
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _store(url: URL) -> Store:
     if url.drivername == "sqlite":
         return SQLiteStore(url)
     try:
-        from .postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra: not everyone has it
+        from wizards.storage.postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra: not everyone has it
     except ImportError as error:
         raise StartError(
             f"PostgreSQL needs the extra 'postgresql': pip install '.[postgresql]' ({error})"

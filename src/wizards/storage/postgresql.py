@@ -7,12 +7,12 @@ import asyncpg
 import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from .store import PATIENCE, Store, T
+from wizards.storage.base import STORAGE_TIMEOUT, Store, T
 
 SETTINGS = {
     "application_name": "wizards",
     # A machine that dies in the middle of an append would keep the lock until TCP gives it up, in hours.
-    "idle_in_transaction_session_timeout": f"{2 * PATIENCE}s",
+    "idle_in_transaction_session_timeout": f"{2 * STORAGE_TIMEOUT}s",
 }
 
 
@@ -48,7 +48,7 @@ class PostgreSQLStore(Store):
 
     async def _run(self, work: Callable[[sql.Connection], T], *, writes: bool = True) -> T:
         engine = self._writer if writes else self._engine
-        async with asyncio.timeout(PATIENCE), engine.connect() as connection:
+        async with asyncio.timeout(STORAGE_TIMEOUT), engine.connect() as connection:
             result = await connection.run_sync(work)
             await connection.commit()
             return result

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
-from .store import LENGTH, PATIENCE, Store, T
-from .wal_index import LengthReader
+from wizards.storage.base import LENGTH, STORAGE_TIMEOUT, Store, T
+from wizards.storage.wal_index import LengthReader
 
 
 class SQLiteStore(Store):
@@ -26,7 +26,7 @@ class SQLiteStore(Store):
             # Driver-level autocommit: transactions that write begin with the store's BEGIN IMMEDIATE, and
             # Connection.begin() ends them with a commit or a rollback. A lone SELECT needs neither.
             url,
-            connect_args={"timeout": PATIENCE, "isolation_level": None},
+            connect_args={"timeout": STORAGE_TIMEOUT, "isolation_level": None},
             hide_parameters=True,
         )
         sql.event.listen(self._engine, "connect", _make_durable)
@@ -78,7 +78,7 @@ def _make_durable(connection: sqlite3.Connection, _: object) -> None:
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
     # Of several processes that switch a new file at the same moment all but one are refused at once: the
     # busy timeout does not hold for a reader that wants to become a writer.
-    latest = time.monotonic() + PATIENCE
+    latest = time.monotonic() + STORAGE_TIMEOUT
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -11,9 +11,9 @@ from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGISendEvent, HTTPScope
 
-from . import bodies
-from .answer import with_outcome
-from .page import Snapshot
+from wizards import messages as bodies
+from wizards.core.rendering import Snapshot
+from wizards.web.representation import with_outcome
 
 # A part (206) is its asker's own, so it is not worth keeping; an error is not, either.
 KEPT = frozenset({200, 304})

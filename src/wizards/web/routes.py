@@ -7,9 +7,10 @@ here, if it comes at all (see `front`, whose NOT_PLAIN names the headers that th
 from quart import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import BadRequest, Forbidden, NotFound, ServiceUnavailable
 
-from . import answer, errors
-from .roster import Roster
-from .stop import Stop
+from wizards.core.roster import Roster
+from wizards.server.shutdown import Stop
+from wizards.web import errors
+from wizards.web import representation as answer
 
 blueprint = Blueprint("wizards", __name__)
 

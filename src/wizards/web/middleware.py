@@ -15,12 +15,12 @@ import re
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
-from . import bodies
-from .answer import PATH, with_outcome
-from .connection import closing
-from .read_cache import Asked, Key, ReadCache
-from .roster import Roster, RosterError
-from .stop import Stop
+from wizards import messages as bodies
+from wizards.core.roster import Roster, RosterError
+from wizards.server.shutdown import Stop
+from wizards.web.quart_workarounds import closing
+from wizards.web.read_cache import Asked, Key, ReadCache
+from wizards.web.representation import PATH, with_outcome
 
 READS = frozenset({"GET", "HEAD"})
 PATHS = frozenset({"/", "/api/wizards", PATH})

@@ -4,8 +4,8 @@ from quart import Quart, has_request_context, json
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response
 
-from . import answer
-from .roster import RosterBusyError, RosterError, RosterFullError, RosterUnavailableError
+from wizards.core.roster import RosterBusyError, RosterError, RosterFullError, RosterUnavailableError
+from wizards.web import representation as answer
 
 # In seconds, a guess that suits both a burst of requests and a database that restarts.
 RETRY_AFTER = 1

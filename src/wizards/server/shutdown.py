@@ -33,9 +33,9 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 
-from .connection import closing
-from .hypercorn_mends import cut_off
-from .listeners import has_queue, listeners, refuse
+from wizards.server.connections import cut_off
+from wizards.server.listeners import has_queue, listeners, refuse
+from wizards.web.quart_workarounds import closing
 
 logger = logging.getLogger(__name__)
 

@@ -27,22 +27,22 @@ GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 @dataclass(frozen=True)
 class Text:
-    """An unchanging run of `size` bytes: sealed blocks, the begin of an open one, and an `ending`."""
+    """An unchanging run of `size` bytes: sealed blocks, the begin of an open one, and an `suffix`."""
 
     blocks: Sequence[bytes]  # these two are shared, and may have grown since
     open_block: bytearray
-    ending: bytes
+    suffix: bytes
     size: int
 
     @cached_property
     def tail(self) -> bytes:
         """What comes behind the sealed blocks: a copy, made for the first who wants it."""
-        ours = (self.size - len(self.ending)) % BLOCK
-        return b"".join((memoryview(self.open_block)[:ours], self.ending))
+        ours = (self.size - len(self.suffix)) % BLOCK
+        return b"".join((memoryview(self.open_block)[:ours], self.suffix))
 
     def slices(self, begin: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `begin` up to `end`, about a block at a time."""
-        sealed = (self.size - len(self.ending)) // BLOCK
+        sealed = (self.size - len(self.suffix)) // BLOCK
         for index in range(min(begin // BLOCK, sealed), sealed + 1):
             start = index * BLOCK
             if start >= end:
@@ -67,10 +67,10 @@ class GrowingText:
             self._blocks += [full[start : start + BLOCK] for start in range(0, whole, BLOCK)]
             self._open_block = bytearray(full[whole:])  # cuts keep the old one
 
-    def cut(self, ending: bytes) -> Text:
-        """Return the text so far, closed with `ending`."""
-        size = len(self._blocks) * BLOCK + len(self._open_block) + len(ending)
-        return Text(self._blocks, self._open_block, ending, size)
+    def snapshot(self, suffix: bytes) -> Text:
+        """Return the text so far, closed with `suffix`."""
+        size = len(self._blocks) * BLOCK + len(self._open_block) + len(suffix)
+        return Text(self._blocks, self._open_block, suffix, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class Document:
 
 
 class GrowingDocument:
-    """A text that grows, its gzip stream and its hash. `ending` (64 KiB at most) closes every cut."""
+    """A text that grows, its gzip stream and its hash. `suffix` (64 KiB at most) closes every cut."""
 
-    def __init__(self, ending: bytes = b"") -> None:
-        self._ending = ending
+    def __init__(self, suffix: bytes = b"") -> None:
+        self._suffix = suffix
         self._plain = GrowingText()
         self._gzip = GrowingText(GZIP_HEADER)
         self._deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
@@ -100,11 +100,11 @@ class GrowingDocument:
         self._crc = zlib.crc32(data, self._crc)
         self._hash.update(data)
 
-    def cut(self) -> Document:
+    def snapshot(self) -> Document:
         """Return the document as it stands."""
-        plain = self._plain.cut(self._ending)
+        plain = self._plain.snapshot(self._suffix)
         # RFC 1951, 3.2.4: one last, stored block, its length and that length's complement.
-        last_block = pack("<BHH", 1, len(self._ending), len(self._ending) ^ 0xFFFF) + self._ending
+        last_block = pack("<BHH", 1, len(self._suffix), len(self._suffix) ^ 0xFFFF) + self._suffix
         # RFC 1952, 2.3.1: the checksum and the size of the whole text, modulo 2**32.
-        trailer = pack("<LL", zlib.crc32(self._ending, self._crc), plain.size % 2**32)
-        return Document(plain, self._gzip.cut(last_block + trailer), self._hash.hexdigest())
+        trailer = pack("<LL", zlib.crc32(self._suffix, self._crc), plain.size % 2**32)
+        return Document(plain, self._gzip.snapshot(last_block + trailer), self._hash.hexdigest())

@@ -21,11 +21,11 @@ FIRST_WIZARDS = ("Harry", "Ron", "Hermione")
 
 # How long, in seconds, one exchange may wait for the database: long enough for another program's
 # transaction, short enough that a stop, which waits for the exchange under way, stays under ten.
-PATIENCE = 5
+STORAGE_TIMEOUT = 5
 
 # How many names a long list is read in at a time. Each portion has its own patience, and what rendering one
 # needs for a moment stays small (100,000 names at once: 7 MiB that the process would not give back).
-PORTION = 1_000
+READ_CHUNK = 1_000
 
 # Lets one writer in at a time. On SQLite anything less than IMMEDIATE would take the write lock only at
 # the insert, and fail if another process has written since the read, whatever the busy timeout.
@@ -69,8 +69,8 @@ class Store(ABC):
         await self._run(_create)
 
     async def read(self, after: int) -> list[str]:
-        """Return the names behind the first `after`, PORTION of them at most."""
-        query = ROWS_FROM.limit(PORTION + bool(after))  # the last one that is known comes along
+        """Return the names behind the first `after`, READ_CHUNK of them at most."""
+        query = ROWS_FROM.limit(READ_CHUNK + bool(after))  # the last one that is known comes along
         return await self._run(partial(_names_after, after, query), writes=False)
 
     async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:

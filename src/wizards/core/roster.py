@@ -18,10 +18,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from .page import Page, Snapshot
+from wizards.core.rendering import RenderedList, Snapshot
 
 if TYPE_CHECKING:  # the roster itself needs no database
-    from .store import Store
+    from wizards.storage.base import Store
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Roster:
         self._store = store
         self._max_wizards = max_wizards
         self._max_waiting = max_waiting
-        self._page = Page()
+        self._rendered = RenderedList()
         self._lock = asyncio.Lock()
         self._open_batch: Batch | None = None
         self._tasks: set[asyncio.Task[Snapshot | None]] = set()
@@ -73,7 +73,7 @@ class Roster:
         """
         async with self._lock:
             await self._exchange(Batch())
-        return self._page.snapshot
+        return self._rendered.snapshot
 
     async def append(self, name: str) -> Snapshot:
         """Append `name` and return the list with it in, once it is durable.
@@ -94,8 +94,8 @@ class Roster:
 
         Raises RosterBusyError or RosterUnavailableError. A cancellation changes nothing.
         """
-        if self._store.length() == self._page.snapshot.length:
-            return self._page.snapshot
+        if self._store.length() == self._rendered.snapshot.length:
+            return self._rendered.snapshot
         return await self._outcome(self._join())
 
     async def close(self) -> None:
@@ -135,16 +135,16 @@ class Roster:
                 return None
             if self._outage:
                 self._outage = False
-                logger.warning("The storage is back; wizards: %d.", self._page.snapshot.length)
-            return self._page.snapshot
+                logger.warning("The storage is back; wizards: %d.", self._rendered.snapshot.length)
+            return self._rendered.snapshot
 
     async def _exchange(self, batch: Batch) -> None:
         if not self._is_open:
             await self._store.open()
-            while names := await self._store.read(self._page.snapshot.length):
-                self._page.extend(names)
+            while names := await self._store.read(self._rendered.snapshot.length):
+                self._rendered.extend(names)
             self._is_open = True
         names, batch.appended = await self._store.exchange(
-            batch.names, after=self._page.snapshot.length, limit=self._max_wizards
+            batch.names, after=self._rendered.snapshot.length, limit=self._max_wizards
         )
-        self._page.extend(names)
+        self._rendered.extend(names)

@@ -31,7 +31,7 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed
 from hypercorn.protocol import h2
 
-from . import http2
+from wizards.server import http2
 
 logger = logging.getLogger(__name__)
 

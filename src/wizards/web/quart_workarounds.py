@@ -9,7 +9,7 @@ from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from werkzeug.exceptions import BadHost
 from werkzeug.urls import iri_to_uri
 
-from . import answer
+from wizards.web import representation as answer
 
 SAFETY_HEADERS = {
     "Cache-Control": "no-cache",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import escape
 
-from .document import Document, GrowingDocument
+from wizards.core.document import Document, GrowingDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,14 @@ class Snapshot:
     json: Document
 
 
-class Page:
+class RenderedList:
     """The rendered list. It starts empty and only grows."""
 
     def __init__(self) -> None:
         self._html = GrowingDocument()
-        self._json = GrowingDocument(ending=b"]\n")
+        self._json = GrowingDocument(suffix=b"]\n")
         self._json.extend(b"[")
-        self.snapshot = Snapshot(0, self._html.cut(), self._json.cut())
+        self.snapshot = Snapshot(0, self._html.snapshot(), self._json.snapshot())
 
     def extend(self, names: Sequence[str]) -> None:
         """Render `names` behind those already there and renew `snapshot`; older ones stay as they are."""
@@ -36,7 +36,9 @@ class Page:
         array = json.dumps([{"name": name} for name in names], separators=(",", ":"))
         separator = "," if self.snapshot.length else ""
         self._json.extend((separator + array[1:-1]).encode())
-        self.snapshot = Snapshot(self.snapshot.length + len(names), self._html.cut(), self._json.cut())
+        self.snapshot = Snapshot(
+            self.snapshot.length + len(names), self._html.snapshot(), self._json.snapshot()
+        )
 
 
 def _paragraph(name: str) -> str:

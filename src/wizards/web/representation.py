@@ -13,9 +13,9 @@ from werkzeug.datastructures import ContentRange
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import quote_etag
 
-from .document import Document, Text
-from .page import Snapshot
-from .roster import RosterError
+from wizards.core.document import Document, Text
+from wizards.core.rendering import Snapshot
+from wizards.core.roster import RosterError
 
 PATH = "/wizards"
 HTML, JSON = "text/html", "application/json"

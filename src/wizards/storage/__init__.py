@@ -1,0 +1,1 @@
+"""The durable log of names, on SQLite and on PostgreSQL."""
