@@ -31,7 +31,7 @@ bench: .venv/benching  ## compare with Flask, FastAPI, Starlette, BlackSheep and
 	.venv/bin/python -m bench $(ARGS)
 
 soak: .venv/developing  ## ten minutes of mixed load while servers and database are killed
-	.venv/bin/python tests/soak.py $(ARGS)
+	PYTHONPATH=tests .venv/bin/python tests/durability/soak.py $(ARGS)
 
 demo: .venv/installed  ## watch a few clients share a list
 	@.venv/bin/python docs/demo.py

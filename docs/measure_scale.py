@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from databases import PostgreSQL  # lives with the tests
-from servers import Server
+from support.postgresql import PostgreSQL  # lives with the tests
+from support.servers import Server
 
 SERVERS = 8
 SECONDS = 8

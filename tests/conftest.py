@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from databases import PostgreSQL
+
+from support.postgresql import PostgreSQL
 
 
 @pytest.fixture(scope="session")

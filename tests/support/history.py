@@ -4,24 +4,14 @@ A list that only grows makes linearizability cheap to check. All answers are pre
 answer is known by its length, and one sweep in the order of time compares it with all that it has to hold.
 """
 
-import asyncio
 import itertools
 import re
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import httpx
-from servers import Server
 
 FIRST = ["Harry", "Ron", "Hermione"]
 PARAGRAPH = "<p>Hello {} is a wizard of system design with Flask!</p>"
 NAME = re.compile(PARAGRAPH.format("([A-Za-z0-9.]+)"))
-
-# A connection that was closed before the whole answer was there. A timeout is none: nobody may hang.
-CUT = (httpx.NetworkError, httpx.RemoteProtocolError)
-PATIENCE = 30  # seconds; more than a server takes to start, since clients wait for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,60 +33,6 @@ def parse(page: str) -> list[str]:
     names = NAME.findall(page)
     assert page == "".join(map(PARAGRAPH.format, names)), f"not a list of plain names: {page[-200:]}"
     return names
-
-
-async def send(client: httpx.AsyncClient, base_url: str, name: str | None = None) -> Record:
-    """Read the list, or append a name to it, and return the record of that."""
-    start = time.monotonic_ns()
-    try:
-        response = await client.get(f"{base_url}/wizards", params={"name": name} if name else {})
-    except CUT:
-        return Record(start, time.monotonic_ns(), name, None)
-    end = time.monotonic_ns()
-    names = parse(response.text) if response.status_code == 200 else []
-    return Record(start, end, name, response.status_code, names)
-
-
-def make_client(number: int) -> httpx.AsyncClient:
-    """Return a client: the first of three speaks HTTP/2, the second reconnects for each request.
-
-    Whoever keeps a connection stays with the worker that accepted it; whoever reconnects meets all.
-    """
-    limits = httpx.Limits(max_keepalive_connections=0 if number % 3 == 1 else None)
-    http2 = number % 3 == 0
-    return httpx.AsyncClient(
-        http1=not http2, http2=http2, limits=limits, timeout=PATIENCE, trust_env=False, verify=False
-    )
-
-
-async def load(
-    servers: Sequence[Server],
-    *,
-    clients: int = 48,
-    requests: int = 24,
-    after_answer: Callable[[int, Server], None] = lambda _count, _server: None,
-) -> list[Record]:
-    """Let clients append and read by turns, each as fast as it is answered; return what came of it.
-
-    `after_answer` is told how many answers there have been and who gave the last one. All clients stand
-    still while it runs, so what it does to a server happens at that very answer.
-    """
-    history: list[Record] = []
-    answers = itertools.count(1)
-
-    async def run(client: httpx.AsyncClient, number: int) -> None:
-        server = servers[number % len(servers)]
-        for step in range(requests):
-            name = f"c{number}.{step}" if (number + step) % 2 else None
-            history.append(await send(client, server.base_url, name))
-            if history[-1].status is not None:
-                after_answer(next(answers), server)
-
-    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        for number in range(clients):
-            client = await stack.enter_async_context(make_client(number))
-            group.create_task(run(client, number))
-    return history
 
 
 def check(history: Sequence[Record], final: list[str], *, cuts: bool = False) -> None:

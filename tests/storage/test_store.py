@@ -8,19 +8,12 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from sqlalchemy import make_url
 
-from wizards.postgresql import PostgreSQLStore
-from wizards.sqlite import SQLiteStore
+from support.stores import make_store
 from wizards.store import PORTION, Store, wizards
 
 FIRST = ["Harry", "Ron", "Hermione"]
 NO_LIMIT = 1_000_000
-
-
-def make_store(url: str) -> Store:
-    kind = SQLiteStore if url.startswith("sqlite") else PostgreSQLStore
-    return kind(make_url(url))
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from history import FIRST, Record, check, load, make_client, send
-from servers import Server
 from sqlalchemy import make_url
 
+from support.history import FIRST, Record, check
+from support.servers import Server
+from support.workload import make_client, run_workload, send
 from wizards.sqlite import SQLiteStore
 
 
@@ -34,7 +35,7 @@ async def read_all(servers: list[Server]) -> list[Record]:
 async def test_answers_as_one_list(url: str, tmp_path: Path) -> None:
     """Two servers of two workers each, started on an empty database, answer 48 clients as one list would."""
     with run(tmp_path, url) as servers:
-        history = await load(servers)
+        history = await run_workload(servers)
         history += await read_all(servers)
     check(history, history[-1].names)
     assert {record.status for record in history} == {200}
@@ -44,7 +45,7 @@ async def test_answers_as_one_list(url: str, tmp_path: Path) -> None:
 async def test_notices_a_list_per_process(tmp_path: Path) -> None:
     """The same load on a list per process fails the check, so the check can fail."""
     with run(tmp_path, "sqlite://") as servers:
-        history = await load(servers)
+        history = await run_workload(servers)
         history += await read_all(servers)
     with pytest.raises(AssertionError, match=r"prefix|lost|older"):
         check(history, history[-1].names)

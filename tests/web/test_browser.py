@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from browser import LOGGED, Site, Witness, asked_by_pages, open_chromium
-from servers import Server
+
+from support.browser import LOGGED, Site, Witness, asked_by_pages, open_chromium
+from support.servers import Server
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Route

@@ -1,8 +1,8 @@
 """Settings: where they come from, and what a bad one does."""
 
 import pytest
-from clients import fresh_client
 
+from support.clients import fresh_client
 from wizards import create_app
 from wizards.config import StartError
 

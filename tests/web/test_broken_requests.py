@@ -5,10 +5,10 @@ import logging
 import string
 
 import pytest
-from calls import HOST, Request, ask_asgi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.raw_requests import HOST, Request, ask_asgi
 from wizards import create_app
 
 EXPECTED = {503, 507}  # busy or full: the only answers over 499 that are promised

@@ -28,10 +28,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from databases import PostgreSQL, _programs
 from hypercorn.config import Config
-from servers import ROOT, Server
 
+from support.postgresql import PostgreSQL, _programs
+from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import BOUNDS, DEFAULTS
 

@@ -4,8 +4,9 @@ import gzip
 from collections.abc import AsyncIterator
 
 import pytest
-from clients import fresh_client
 from httpx import AsyncClient, Response
+
+from support.clients import fresh_client
 
 PAGE = "".join(
     f"<p>Hello {name} is a wizard of system design with Flask!</p>" for name in ("Harry", "Ron", "Hermione")

@@ -4,7 +4,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpx
-from servers import Server
+
+from support.servers import Server
 
 BREAKS = "\n\r\x0b\x1b[31m\x85\u2028\u202e"
 

@@ -1,7 +1,7 @@
 """Crowds, slow clients and bodies that nobody wants: they hurt nobody else, and cost little.
 
 The sizes are for `make test`. Those of the documented figures, and the figures, come from
-`FULL_LOAD=1 pytest --log-cli-level=WARNING tests/test_overload.py`.
+`FULL_LOAD=1 pytest --log-cli-level=WARNING tests/server/test_overload.py`.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
-from clients import receive_all, receive_until
-from http2 import GET, PREFACE, SETTINGS, frame
-from servers import Server
 
+from support.clients import receive_all, receive_until
+from support.http2_frames import GET, PREFACE, SETTINGS, frame
+from support.servers import Server
 from wizards import create_app
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,8 @@
 """The checker itself: it passes what one list can have answered and nothing else."""
 
 import pytest
-from history import FIRST, PARAGRAPH, Record, check, parse
+
+from support.history import FIRST, PARAGRAPH, Record, check, parse
 
 LUNA = [*FIRST, "Luna"]
 BOTH = [*LUNA, "Ginny"]

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from databases import PostgreSQL
-from history import Record, check, load, make_client, parse, send
-from servers import Server
 
-from wizards import create_app
+from support.history import check
+from support.postgresql import PostgreSQL
+from support.servers import Server
+from support.workload import make_client, recover, run_workload, send, stored
 
 
 @pytest.fixture
@@ -18,23 +18,6 @@ def own_postgresql() -> Iterator[PostgreSQL]:
     server = PostgreSQL()
     yield server
     server.remove()
-
-
-async def recover(server: Server, name: str) -> list[Record]:
-    """Append until it is answered 200, under a new name for every try; fail after the third."""
-    history: list[Record] = []
-    async with make_client(1) as client:
-        while not history or history[-1].status != 200:
-            assert len(history) < 3, history
-            history.append(await send(client, server.base_url, f"{name}.{len(history)}"))
-    return history
-
-
-async def stored(url: str) -> list[str]:
-    """Return the list as a process that has just started finds it."""
-    async with create_app({"DATABASE_URL": url}).test_app() as app:
-        response = await app.test_client().get("/wizards")
-        return parse(await response.get_data(as_text=True))
 
 
 async def test_servers_killed(url: str, tmp_path: Path) -> None:
@@ -48,7 +31,7 @@ async def test_servers_killed(url: str, tmp_path: Path) -> None:
             server.start()
 
     with Server(tmp_path, url, workers=2) as one, Server(tmp_path, url, workers=2) as two:
-        history = await load([one, two], after_answer=kill)
+        history = await run_workload([one, two], after_answer=kill)
         for server in (one, two):
             history += await recover(server, f"after.{server.port}")
             assert "Traceback" not in server.output(), server.output()
@@ -71,7 +54,9 @@ async def test_database_crashed(own_postgresql: PostgreSQL, tmp_path: Path) -> N
     }
 
     with Server(tmp_path, url, workers=2) as one, Server(tmp_path, url, workers=2) as two:
-        history = await load([one, two], after_answer=lambda count, _: plan.pop(count, lambda: None)())
+        history = await run_workload(
+            [one, two], after_answer=lambda count, _: plan.pop(count, lambda: None)()
+        )
         for server in (one, two):
             history += await recover(server, f"after.{server.port}")
             assert "Traceback" not in server.output(), server.output()

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Sequence
 
 import pytest
-from clients import names_shown
 
+from support.clients import names_shown
 from wizards.page import Snapshot
 from wizards.roster import Roster, RosterBusyError, RosterFullError, RosterUnavailableError
 from wizards.store import FIRST_WIZARDS, Store

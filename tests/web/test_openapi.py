@@ -8,13 +8,13 @@ import httpx
 import pytest
 import schemathesis
 import yaml  # type: ignore[import-untyped]
-from clients import client_of
 from hypothesis import HealthCheck, settings
 from jsonschema_rs import validator_for
 from quart import Quart
 from schemathesis.config import SchemathesisConfig
-from servers import ROOT, Server
 
+from support.clients import client_of
+from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import DEFAULTS
 from wizards.roster import RosterUnavailableError

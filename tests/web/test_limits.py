@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from clients import fresh_client
 from httpx import AsyncClient
+
+from support.clients import fresh_client
 
 HEADERS = {
     "cache-control": "no-cache",

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from clients import names_shown
 from httpx import AsyncClient, Limits
-from servers import Server
+
+from support.clients import names_shown
+from support.servers import Server
 
 FIRST = ["Harry", "Ron", "Hermione"]
 

@@ -13,7 +13,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from servers import ROOT
+
+from support.servers import ROOT
 
 IMPORT = "import wizards; print(wizards.__file__)"
 BUILD = "from flit_core import buildapi as b; print(b.build_wheel({0!r})); print(b.build_sdist({0!r}))"

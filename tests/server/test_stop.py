@@ -19,13 +19,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clients import receive_all, receive_until
-from http2 import BAD_GET, GET, PREFACE, SETTINGS, frame
 from hypercorn.asyncio import run
 from hypercorn.asyncio.worker_context import WorkerContext
-from load import Outcome, append_over_http2, append_until_refused
-from servers import Server, started
 
+from support.appending_clients import Outcome, append_over_http2, append_until_refused
+from support.clients import receive_all, receive_until
+from support.http2_frames import BAD_GET, GET, PREFACE, SETTINGS, frame
+from support.servers import Server, started
 from wizards import create_app
 from wizards.stop import Stop
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from clients import names_shown
-from databases import PostgreSQL
-from servers import Server
+
+from support.clients import names_shown
+from support.postgresql import PostgreSQL
+from support.servers import Server
 
 SOFT_LIMIT_OFF = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import pytest
-from servers import Server
+
+from support.servers import Server
 
 if TYPE_CHECKING:  # a machine may lack it
     from playwright.async_api import Browser, BrowserContext, Dialog, Request

@@ -15,13 +15,13 @@ from urllib.parse import quote, unquote_to_bytes
 import pytest
 import waitress  # type: ignore[import-untyped]
 import waitress.wasyncore  # type: ignore[import-untyped]
-from calls import COUNTING, HOST, Answer, Request, ask_asgi, ask_server, ask_wsgi
 from flask import Flask
-from flask_app import create_app as create_flask_app
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from servers import Server
 
+from support.flask_app import create_app as create_flask_app
+from support.raw_requests import COUNTING, HOST, Answer, Request, ask_asgi, ask_server, ask_wsgi
+from support.servers import Server
 from wizards import create_app
 
 # --- The named differences: the only excuses that our answers have. ---

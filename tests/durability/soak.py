@@ -1,4 +1,4 @@
-"""Mixed load for minutes, servers and PostgreSQL killed at random: `python tests/soak.py --minutes 10`.
+"""Mixed load for minutes, servers and PostgreSQL killed at random: `make soak ARGS='--minutes 10'`.
 
 Every round has a database of its own, SQLite and PostgreSQL by turns, and two servers, which are killed in
 the middle of requests; PostgreSQL is crashed under them. It ends with the check of every answer against the
@@ -17,10 +17,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from databases import PostgreSQL
-from history import Record, check, load
-from servers import Server
-from test_killed import recover, stored
+from support.history import Record, check
+from support.postgresql import PostgreSQL
+from support.servers import Server
+from support.workload import recover, run_workload, stored
 
 MOST_BETWEEN_KILLS = 300  # answers
 OUTAGE = 100  # answers
@@ -63,7 +63,7 @@ class Soak:
             supervisors = [asyncio.create_task(supervise(server)) for server in (one, two)]
             try:
                 history, beside = await asyncio.gather(
-                    load([one, two], after_answer=trouble.after_answer), load([survivor])
+                    run_workload([one, two], after_answer=trouble.after_answer), run_workload([survivor])
                 )
                 trouble.end()
                 for server in (one, two):

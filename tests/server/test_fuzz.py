@@ -1,7 +1,7 @@
 """Whatever bytes a client sends, a real server answers with what it may say, or hangs up, and lives on.
 
-Every example is some connections at once, each with bytes of its own. `FUZZ=10000 pytest tests/test_fuzz.py`
-makes ten thousand of each kind, other ones every time; without it they are few and always the same.
+Every example is some connections at once, each with bytes of its own. With FUZZ=10000 in the environment
+there are ten thousand of each kind, other ones every time; without it they are few and always the same.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from collections.abc import Iterator
 import hpack
 import httpx
 import pytest
-from http2 import PREFACE, SETTINGS, frame
 from hyperframe.frame import DataFrame, Frame, HeadersFrame
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from servers import ROOT, Server
+
+from support.http2_frames import PREFACE, SETTINGS, frame
+from support.servers import ROOT, Server
 
 CASES = int(os.environ.get("FUZZ", "320"))  # of each kind
 AT_ONCE = 20

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from servers import started
+
+from support.servers import started
 
 # Each prints a line of these for a worker that is ready.
 READY = re.compile(r"Started worker-\d|Application startup complete")

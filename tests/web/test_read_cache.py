@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from clients import client_of
 from httpx import AsyncClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quart import Quart, request_started
-from test_store import make_store
 
+from support.clients import client_of
+from support.stores import make_store
 from wizards import create_app, read_cache
 from wizards.front import Front
 from wizards.roster import Roster

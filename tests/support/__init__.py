@@ -1,0 +1,1 @@
+"""Helpers of the tests: servers, databases, clients, and a checker of histories."""
