@@ -1,5 +1,6 @@
 """Three routes, one durable list: the Flask tutorial's wizards on Quart and Hypercorn."""
 
 from wizards.app import create_app
+from wizards.config import StartError
 
-__all__ = ["create_app"]
+__all__ = ["StartError", "create_app"]

@@ -1,26 +1,27 @@
 """The application: wiring, start and stop."""
 
-import asyncio
 import gc
 import logging
-import sys
-from collections.abc import AsyncGenerator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from hypercorn.utils import LifespanFailureError
 from quart import Quart
+from quart.asgi import ASGILifespan
 from sqlalchemy import URL
 
-from wizards.config import DEFAULTS, PREFIX, StartError, check
+from wizards.config import PREFIX, StartError, check, read_settings
 from wizards.core.roster import Roster
-from wizards.server import connections as hypercorn_mends
+from wizards.server import connections
 from wizards.server.shutdown import Stop
 from wizards.storage.base import Store
 from wizards.storage.sqlite import SQLiteStore
-from wizards.web import errors
-from wizards.web.middleware import Front
-from wizards.web.quart_workarounds import Connection, Handshake, complete_headers
+from wizards.web.errors import register_error_handlers
+from wizards.web.middleware import FastPathMiddleware
+from wizards.web.quart_workarounds import TolerantHTTPConnection, TolerantWebsocketConnection
 from wizards.web.routes import blueprint
+from wizards.web.shared_list import SharedList
 
 logger = logging.getLogger(__name__)
 
@@ -31,71 +32,87 @@ HINTS = {
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
-    """Make an application of its own: a Quart app with its list, not yet opened.
+    """Create a Quart application with a shared list of its own, which its start opens.
 
-    Settings come from `config`, then from WIZARDS_* environment variables, then from the defaults.
-    Raises StartError where one cannot be used.
+    `config` takes precedence over WIZARDS_* environment variables, and these over the defaults; its keys are
+    names of settings without the prefix, or Quart's. Raises StartError if a setting cannot be used.
+    The application's start raises StartError if the storage cannot be used.
     """
     app = Quart("wizards", static_folder=None)
-    url = _configure(app, config or {})
-    settings = app.config
-    roster = Roster(_store(url), max_wizards=settings["MAX_WIZARDS"], max_waiting=settings["MAX_WAITING"])
-    stop = Stop(app)
-    app.extensions |= {"roster": roster, "stop": stop}
-    app.asgi_http_class, app.asgi_websocket_class = Connection, Handshake
-    # A server name makes Quart answer that host alone, so Quart has to see every append.
-    longest = 0 if settings["SERVER_NAME"] else settings["MAX_NAME_LENGTH"]
-    app.asgi_app = Front(app.asgi_app, roster, stop, max_plain_length=longest)  # type: ignore[method-assign]
-    app.register_blueprint(blueprint)
-    app.after_request(complete_headers)
-    errors.register(app)
-    app.while_serving(partial(_serve, roster, stop, url))
-    return app
-
-
-def _configure(app: Quart, config: Mapping[str, Any]) -> URL:
-    app.config.update(DEFAULTS)
-    app.config.from_prefixed_env(PREFIX)
-    app.config.update(config)
-    app.config["RESPONSE_TIMEOUT"] = None  # a slow reader may take its time, whoever answers
+    read_settings(app.config, config or {})
+    app.config["RESPONSE_TIMEOUT"] = None  # no response timeout: slow readers are allowed
     app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
     if app.logger.level == logging.NOTSET:
         app.logger.setLevel(logging.INFO)
-    return check(app.config)
+    app.logger.addFilter(_is_no_start_error)
+    url = check(app.config)
+    roster = Roster(_store(url), max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
+    stop = Stop(app)
+    app.extensions["wizards"] = SharedList(
+        roster, max_name_length=app.config["MAX_NAME_LENGTH"], is_shutting_down=stop.has_begun
+    )
+    _add_web(app)
+    _add_lifespan(app, roster, stop, url)
+    return app
 
 
-async def _serve(roster: Roster, stop: Stop, url: URL) -> AsyncGenerator[None]:
-    hypercorn_mends.install()
-    stop.prepare()
-    await _open(roster, url)
-    gc.freeze()  # what is there now will stay; to go through it again and again costs 2 % of the reads
-    yield
-    gc.unfreeze()
-    await roster.close()
-    logger.info("The list is closed.")
-    stop.finish()
+def _add_web(app: Quart) -> None:
+    app.asgi_http_class = TolerantHTTPConnection
+    app.asgi_websocket_class = TolerantWebsocketConnection
+    app.register_blueprint(blueprint)
+    register_error_handlers(app)
+    app.asgi_app = FastPathMiddleware(app, app.extensions["wizards"])  # type: ignore[method-assign]
 
 
-async def _open(roster: Roster, url: URL) -> None:
-    where = url.set(query={}).render_as_string(hide_password=True)
-    try:
-        snapshot = await roster.open()
-    except Exception as error:  # noqa: BLE001  # drivers raise whatever they like
-        why = f"{Store.explain(error)}. {HINTS[url.drivername]}"
-        # A callback that exits ends the event loop, and with it the server, with nothing but its message.
-        # A task that does leaves a traceback behind, and so does a failed lifespan under Hypercorn.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(sys.exit, f"{PREFIX}_DATABASE_URL: {where} cannot be used: {why}")
-        await loop.create_future()
-    else:
+def _add_lifespan(app: Quart, roster: Roster, stop: Stop, url: URL) -> None:
+    async def start() -> None:
+        connections.install()
+        stop.prepare()
+        where = url.set(query={}).render_as_string(hide_password=True)
+        try:
+            snapshot = await roster.open()
+        except Exception as error:
+            why = f"{Store.explain(error)}. {HINTS[url.drivername]}"
+            raise StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {why}") from error
         logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
+        gc.freeze()  # what is there now stays; scanning it again and again costs 2 % of the reads
+
+    async def close() -> None:
+        gc.unfreeze()
+        await roster.close()
+        logger.info("The list is closed.")
+        stop.finish()
+
+    app.asgi_lifespan_class = Lifespan
+    app.before_serving(start)
+    app.after_serving(close)
+
+
+class Lifespan(ASGILifespan):
+    """Quart's lifespan, which raises the StartError of a failed start once the server has been told."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Start the application, and stop it."""
+        try:
+            await super().__call__(receive, send)
+        except LifespanFailureError:  # Hypercorn takes any other exception for a lack of lifespan support
+            raise
+        except Exception as error:
+            if isinstance(error.__context__, StartError):
+                raise error.__context__ from None
+            raise
+
+
+def _is_no_start_error(record: logging.LogRecord) -> bool:
+    # Quart logs it with a traceback; the server, or the code that started the application, reports it.
+    return not (record.exc_info and isinstance(record.exc_info[1], StartError))
 
 
 def _store(url: URL) -> Store:
     if url.drivername == "sqlite":
         return SQLiteStore(url)
     try:
-        from wizards.storage.postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra: not everyone has it
+        from wizards.storage.postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra, often not installed
     except ImportError as error:
         raise StartError(
             f"PostgreSQL needs the extra 'postgresql': pip install '.[postgresql]' ({error})"

@@ -1,5 +1,14 @@
 """The application that an ASGI server imports: `hypercorn wizards.asgi:app`."""
 
-from wizards.app import create_app
+import sys
 
-app = create_app()
+from wizards.app import create_app
+from wizards.config import StartError
+from wizards.server.command_line import exit_with_one_line
+
+exit_with_one_line(StartError)
+
+try:
+    app = create_app()
+except StartError as error:
+    sys.exit(str(error))

@@ -3,9 +3,12 @@
 Every setting `NAME` is read from the environment variable `WIZARDS_NAME`.
 """
 
+import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
+from flask.config import Config
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -30,15 +33,43 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
 URL_FORMS = "sqlite:///FILE, sqlite:// (in memory) or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-class StartError(SystemExit):
-    """The service cannot start. Uncaught, it ends the process with one line and status 1."""
+class StartError(Exception):
+    """The service cannot start. The message is one line that names the setting and the reason."""
+
+
+def read_settings(target: Config, settings: Mapping[str, Any]) -> None:
+    """Set in Quart's config `target` the defaults, then the environment, then `settings`.
+
+    Raises StartError for a key of `settings` that is neither a setting of ours nor one of Quart's, and for an
+    environment variable that is one letter or two away from a setting of ours. Others are not our concern:
+    Kubernetes sets WIZARDS_PORT for a service of that name.
+    """
+    for variable in os.environ:
+        name = variable.removeprefix(f"{PREFIX}_")
+        if name != variable and name not in DEFAULTS:
+            for meant in get_close_matches(name, DEFAULTS, n=1, cutoff=0.85):
+                raise _refusal(name, f"there is no such setting; {PREFIX}_{meant} is meant, perhaps")
+    known = {*target, *DEFAULTS}
+    for key in settings:
+        if key not in known:
+            raise StartError(_unknown(str(key)))
+    target.update(DEFAULTS)
+    target.from_prefixed_env(PREFIX)
+    target.update(settings)
+
+
+def _unknown(key: str) -> str:
+    name = key.removeprefix(f"{PREFIX}_")
+    if name in DEFAULTS:
+        return f"{key}: a key of create_app's config has no prefix: {name}"
+    return f"{key}: neither a setting of wizards ({', '.join(DEFAULTS)}) nor one of Quart"
 
 
 def check(config: Mapping[str, Any]) -> URL:
     """Raise StartError at the first setting of a Quart config that is unusable; return the database's URL."""
     for key, (low, high) in BOUNDS.items():
         value = config[key]
-        if type(value) is not int or not low <= value <= high:  # a bool is an int, but no number
+        if type(value) is not int or not low <= value <= high:  # bool is a subclass of int
             raise _refusal(key, f"{value!r} is not a whole number from {low:,} to {high:,}")
     return _database_url(config["DATABASE_URL"])
 

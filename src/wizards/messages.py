@@ -1,47 +1,62 @@
-"""Request bodies, which no route wants: read to their end and thrown away before the request is answered.
+"""ASGI messages that the web and the server wing share: bodies that no route reads, and last responses.
 
-Hypercorn hands a body on through a queue of ten messages. If nobody empties it, the connection's reader waits
-for ever, and so does whoever would tell it that the answer is complete. To answer first and close is no way
-out either: the client may still be sending, and lose the answer (RFC 9112, section 9.6).
-
-A request that announces its body in both ways may end elsewhere than a proxy thinks. It is answered, but
-what follows on the connection is not believed to be one more request (section 6.1).
-
-After its body the application is told nothing more of a request, not even that its client has left.
+Hypercorn passes a request body on through a queue of ten messages. If the application leaves messages in
+that queue, the connection's read loop blocks, and so does the task that would send the response. Responding
+first and closing is no alternative: the client may still be sending, and loses the response (RFC 9112,
+section 9.6). So a body is read to its end and discarded before the request is answered.
 """
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from hypercorn.typing import ASGIReceiveCallable, HTTPDisconnectEvent
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPDisconnectEvent
 
-ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
-
-
-def may_follow(http_version: str, headers: Sequence[bytes]) -> bool:
-    """Whether a request may have a body. HTTP/1 announces it in `headers` (RFC 9112, section 6.3)."""
-    return http_version not in ("1.1", "1.0") or not ANNOUNCING.isdisjoint(headers)
+LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
-def are_ambiguous(headers: Sequence[bytes]) -> bool:
-    """Whether a request announces its body in both ways; `headers` has its names and values in turn."""
-    return ANNOUNCING.issubset(headers[::2])
+def may_have_body(http_version: str, headers: Sequence[bytes]) -> bool:
+    """Return whether a request may have a body.
+
+    `headers` holds lower-case names and values in turn. HTTP/1 announces each body (RFC 9112, section 6.3),
+    later versions announce none.
+    """
+    return http_version not in ("1.1", "1.0") or not LENGTH_HEADERS.isdisjoint(headers)
 
 
-async def nothing_more() -> HTTPDisconnectEvent:
-    """Receive nothing, ever: what the application is given once there is no body left to be read.
+def has_conflicting_length(headers: Sequence[bytes]) -> bool:
+    """Return whether a request announces its body in both ways.
 
-    Quart gives a request up when it hears that its client has left. But who has only ended its own side of
-    the connection (`nc -N`) waits for the answer.
+    A proxy may see another end of such a request, so no further request on its connection is trusted
+    (RFC 9112, section 6.1).
+    """
+    return LENGTH_HEADERS.issubset(headers[::2])
+
+
+async def drain_body(receive: ASGIReceiveCallable) -> bool:
+    """Discard a request body; return False if the client left before its end."""
+    message: Any = {"more_body": True}
+    while message.get("more_body", False):
+        message = await receive()
+    return bool(message["type"] == "http.request")
+
+
+async def never_receive() -> HTTPDisconnectEvent:
+    """Wait for ever: the `receive` of a request whose body has been drained.
+
+    Quart abandons a request when the client disconnects, but a client that has only closed its sending side
+    (`nc -N`) waits for the response.
     """
     event: HTTPDisconnectEvent = await asyncio.get_running_loop().create_future()
     return event
 
 
-async def is_complete(receive: ASGIReceiveCallable) -> bool:
-    """Read a body to its end; return False where its sender has left before that."""
-    message: Any = {"more_body": True}
-    while message.get("more_body", False):
-        message = await receive()
-    return bool(message["type"] == "http.request")
+def close_after_response(send: ASGISendCallable) -> ASGISendCallable:
+    """Return a `send` whose response is the last one of its HTTP/1.1 connection (RFC 9112, section 9.6)."""
+
+    async def send_and_close(message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_and_close

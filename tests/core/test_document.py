@@ -11,9 +11,9 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wizards import document
-from wizards.document import Document, GrowingDocument, Text
-from wizards.page import Page
+from wizards.core import document
+from wizards.core.document import Document, GrowingDocument, Text
+from wizards.core.rendering import RenderedList
 
 SMALL_BLOCK = 16
 pieces = st.lists(st.binary(max_size=50), max_size=20)
@@ -29,10 +29,10 @@ def test_cut_is_what_was_added(parts: list[bytes], ending: bytes) -> None:
     """Every cut is all that was added before it and the ending, plain and gzipped, and stays so."""
     with patch.object(document, "BLOCK", SMALL_BLOCK):
         growing = GrowingDocument(ending)
-        cuts = [growing.cut()]
+        cuts = [growing.snapshot()]
         for part in parts:
             growing.extend(part)
-            cuts.append(growing.cut())
+            cuts.append(growing.snapshot())
         for cut, content in zip(cuts, accumulate(parts, initial=b""), strict=True):
             assert whole(cut.plain) == content + ending
             assert cut.plain.size == len(content + ending)
@@ -48,7 +48,7 @@ def test_slices(parts: list[bytes], begin: int, end: int) -> None:
         growing = GrowingDocument(b"ending")
         for part in parts:
             growing.extend(part)
-        text = growing.cut().plain
+        text = growing.snapshot().plain
         slices = list(text.slices(begin, min(end, text.size)))
         assert b"".join(slices) == whole(text)[begin:end]
         assert all(len(piece) <= SMALL_BLOCK + len(b"ending") for piece in slices)
@@ -61,7 +61,7 @@ def test_cuts_share_their_bytes() -> None:
     cuts: list[Document] = []
     for _ in range(100):
         growing.extend(b"y")
-        cuts.append(growing.cut())
+        cuts.append(growing.snapshot())
     held = {
         id(block): sys.getsizeof(block) for cut in cuts for block in [*cut.plain.blocks, cut.plain.open_block]
     }
@@ -71,7 +71,7 @@ def test_cuts_share_their_bytes() -> None:
 @given(st.lists(st.lists(names, max_size=5), max_size=8))
 def test_text_does_not_depend_on_batches(batches: list[list[str]]) -> None:
     """The same names give the same text and the same ETags, however they were batched."""
-    here, there = Page(), Page()
+    here, there = RenderedList(), RenderedList()
     for batch in batches:
         here.extend(batch)
     there.extend([name for batch in batches for name in batch])
@@ -102,7 +102,7 @@ class Paragraphs(HTMLParser):
 @given(st.lists(names, max_size=10))
 def test_page_shows_names_as_text(all_names: list[str]) -> None:
     """Whatever a name holds, the page shows it as text, and the JSON gives it back."""
-    page = Page()
+    page = RenderedList()
     page.extend(all_names)
     parser = Paragraphs()
     parser.feed(whole(page.snapshot.html.plain).decode())

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from support.clients import names_shown
-from wizards.page import Snapshot
-from wizards.roster import Roster, RosterBusyError, RosterFullError, RosterUnavailableError
-from wizards.store import FIRST_WIZARDS, Store
+from wizards.core.rendering import Snapshot
+from wizards.core.roster import Roster, RosterBusyError, RosterFullError, RosterUnavailableError
+from wizards.storage.base import FIRST_WIZARDS, Store
 
 
 class SteppedStore(Store):

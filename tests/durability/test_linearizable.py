@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from support.history import FIRST, Record, check
 from support.servers import Server
 from support.workload import make_client, run_workload, send
-from wizards.sqlite import SQLiteStore
+from wizards.storage.sqlite import SQLiteStore
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def fill(url: str, count: int, length: int = 200) -> int:
     async def append() -> int:
         app = create_app({"DATABASE_URL": url, "MAX_WAITING": count})
         async with app.test_app():
-            roster = app.extensions["roster"]
+            roster = app.extensions["wizards"].roster
             await asyncio.gather(*(roster.append(f"{number:0{length}}") for number in range(count)))
             size: int = (await roster.read()).html.plain.size
             return size

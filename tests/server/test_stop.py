@@ -27,7 +27,7 @@ from support.clients import receive_all, receive_until
 from support.http2_frames import BAD_GET, GET, PREFACE, SETTINGS, frame
 from support.servers import Server, started
 from wizards import create_app
-from wizards.stop import Stop
+from wizards.server.shutdown import Stop
 
 CLIENTS = 32
 

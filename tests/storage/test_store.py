@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 from support.stores import make_store
-from wizards.store import PORTION, Store, wizards
+from wizards.storage.base import READ_CHUNK, Store, wizards
 
 FIRST = ["Harry", "Ron", "Hermione"]
 NO_LIMIT = 1_000_000
@@ -44,11 +44,11 @@ async def test_keeps_the_limit(store: Store) -> None:
 
 async def test_reads_in_portions(store: Store) -> None:
     """A long list comes in portions, each beginning where the one before ended."""
-    names = [f"w{number}" for number in range(2 * PORTION)]
+    names = [f"w{number}" for number in range(2 * READ_CHUNK)]
     await store.exchange(names, 3, NO_LIMIT)
     found: list[str] = []
     while portion := await store.read(len(found)):
-        assert len(portion) <= PORTION
+        assert len(portion) <= READ_CHUNK
         found += portion
     assert found == [*FIRST, *names]
 

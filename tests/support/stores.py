@@ -2,9 +2,9 @@
 
 from sqlalchemy import make_url
 
-from wizards.postgresql import PostgreSQLStore
-from wizards.sqlite import SQLiteStore
-from wizards.store import Store
+from wizards.storage.base import Store
+from wizards.storage.postgresql import PostgreSQLStore
+from wizards.storage.sqlite import SQLiteStore
 
 
 def make_store(url: str) -> Store:

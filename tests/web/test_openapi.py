@@ -17,7 +17,7 @@ from support.clients import client_of
 from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import DEFAULTS
-from wizards.roster import RosterUnavailableError
+from wizards.core.roster import RosterUnavailableError
 
 FILE = ROOT / "docs" / "openapi.yaml"
 DESCRIPTION: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -199,7 +199,7 @@ def app_without_storage() -> Quart:
     async def fail(*_: object) -> NoReturn:
         raise RosterUnavailableError
 
-    app.extensions["roster"].read = app.extensions["roster"].append = fail
+    app.extensions["wizards"].roster.read = app.extensions["wizards"].roster.append = fail
     return app
 
 

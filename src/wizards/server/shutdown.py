@@ -33,9 +33,9 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 
+from wizards.messages import close_after_response
 from wizards.server.connections import cut_off
 from wizards.server.listeners import has_queue, listeners, refuse
-from wizards.web.quart_workarounds import closing
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Stop:
     ) -> None:
         self._requests += 1
         persistent = scope["type"] == "http" and scope["http_version"] == "1.1"
-        await app(scope, receive, closing(send) if persistent else send)
+        await app(scope, receive, close_after_response(send) if persistent else send)
 
 
 async def _part(context: WorkerContext) -> None:

@@ -1,116 +1,179 @@
-"""In front of Quart: what a request needs no framework for.
+"""The fast path: ASGI middleware that answers what Quart would route to the list, or has answered before.
 
-- A body, which no route wants, is read to its end and thrown away (see `bodies`).
-- A read whose answer is known is answered (see `read_cache`). Before the shared list is shown, the roster is
-  asked, as a handler would ask it.
-- A plain append is carried out and answered as a read of the list that it made: most programs append names
-  of characters that stand for themselves (RFC 3986, section 2.3), and send no header that could matter. All
-  appends of a batch have the same list, so Quart renders one answer for all of them.
-
-Everything else Quart's handlers decide. The headers are gone through once, for all of that.
+- Quart's own router decides, once for each distinct `RouteKey`; its verdict is kept. Only the verdicts
+  "the list" and "a fixed answer" are used here. Every other request is Quart's.
+- As long as anything that is not ours is hung on the app (a hook, a receiver of a request signal, a view, a
+  session interface, another connection class), every request is Quart's, and the answers are the same.
+- Each `send` gets messages of its own, because middlewares append to them.
+- An error is handled by Quart, so handlers that are registered on the app apply.
+- No route of ours reads a body, so bodies are drained (see `messages`).
 """
 
-import asyncio
-import re
+from dataclasses import dataclass
+from typing import Any
 
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from quart import Quart, signals
+from werkzeug.exceptions import HTTPException
 
-from wizards import messages as bodies
-from wizards.core.roster import Roster, RosterError
-from wizards.server.shutdown import Stop
-from wizards.web.quart_workarounds import closing
-from wizards.web.read_cache import Asked, Key, ReadCache
-from wizards.web.representation import PATH, with_outcome
-
-READS = frozenset({"GET", "HEAD"})
-PATHS = frozenset({"/", "/api/wizards", PATH})
-
-# What an answer depends on beside method, path and query. A host can be none, and be refused.
-NEGOTIATING = frozenset({b"host", b"accept", b"accept-encoding"})
-
-# With one of these an append may be refused, or its answer is not that of a read.
-NOT_PLAIN = frozenset(
-    {b"range", b"if-none-match", b"if-match", b"if-range", b"sec-fetch-site", b"sec-purpose"}
+from wizards.core.roster import RosterError
+from wizards.messages import (
+    LENGTH_HEADERS,
+    close_after_response,
+    drain_body,
+    has_conflicting_length,
+    may_have_body,
+    never_receive,
 )
-MATTERING = NEGOTIATING | NOT_PLAIN | bodies.ANNOUNCING
+from wizards.web.quart_workarounds import TolerantHTTPConnection
+from wizards.web.representation import Answer
+from wizards.web.shared_list import ListRequest, SharedList, name_in
 
-PLAIN_QUERY = re.compile(rb"name=([A-Za-z0-9._~-]+)")
+LIST = "wizards.shared_list"
+FAST = frozenset({LIST, "wizards.hello", "wizards.gryffindors"})
+CACHEABLE_STATUSES = frozenset({200, 304})
 
-# A host that Quart answers; some others it refuses, and a request that is refused must not append.
-PLAIN_HOST = re.compile(rb"([A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+# The headers that decide an answer beside method, target and name. A request is parsed with these alone, so
+# that a header which is missing here cannot be forgotten in a verdict that is kept.
+ROUTE_HEADERS = LENGTH_HEADERS | {
+    b"host",
+    b"accept",
+    b"accept-encoding",
+    b"if-match",
+    b"if-none-match",
+    b"if-range",
+    b"range",
+    b"sec-fetch-dest",
+    b"sec-fetch-mode",
+    b"sec-fetch-site",
+    b"sec-purpose",
+}
+MAX_ROUTES = 256
+
+SIGNALS = (
+    signals.request_started,
+    signals.request_finished,
+    signals.request_tearing_down,
+    signals.got_request_exception,
+    signals.appcontext_pushed,
+    signals.appcontext_popped,
+    signals.appcontext_tearing_down,
+)
 
 
-class Front:
-    """An ASGI application that answers by itself what it can, and leaves the rest to `app`.
+@dataclass(slots=True)
+class Route:
+    """Quart's verdict on a request, and the request for the list as it was parsed.
 
-    Appends are plain with up to `max_plain_length` characters; 0 leaves all of them to `app`.
+    The endpoint is empty if Quart redirects or refuses the request, or answers it itself (OPTIONS).
     """
 
-    def __init__(self, app: ASGIFramework, roster: Roster, stop: Stop, *, max_plain_length: int) -> None:
+    endpoint: str
+    request: ListRequest | None = None
+    fixed: Answer | None = None  # what Quart has answered once, and always will
+
+
+class FastPathMiddleware:
+    """An ASGI application around `app.asgi_app`; register routes and views of ours before making one."""
+
+    def __init__(self, app: Quart, shared_list: SharedList) -> None:
         self._app = app
-        self._roster = roster
-        self._stop = stop
-        self._max_plain_length = max_plain_length
-        self._fixed = ReadCache(app)
-        self._list = ReadCache(app)
+        self._quart = app.asgi_app
+        self._list = shared_list
+        self._views = dict(app.view_functions)
+        self._sessions = app.session_interface
+        self._routes: dict[tuple[object, ...], Route] = {}
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request. A cancellation does not take a name back."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._quart(scope, receive, send)
             return
-        # Names and values in turn. A value that reads as a name costs its sender a short cut, no more.
-        headers = [part for header in scope["headers"] if header[0] in MATTERING for part in header]
-        if bodies.may_follow(scope["http_version"], headers):
-            if not await bodies.is_complete(receive):
+        if not isinstance(scope["headers"], list):  # any iterable will do, so it may be one that ends
+            scope = {**scope, "headers": list(scope["headers"])}
+        # Names and values in turn. A value that reads as a name only adds to the key.
+        headers = [part for header in scope["headers"] if header[0] in ROUTE_HEADERS for part in header]
+        is_extended = self._is_extended()
+        route = self._parsed(scope, headers) if is_extended else self._route(scope, headers)
+        if is_extended and route.endpoint not in self._views:
+            await self._quart(scope, receive, send)
+            return
+        if may_have_body(scope["http_version"], headers):
+            if not await drain_body(receive):
                 return
-            send = closing(send) if bodies.are_ambiguous(headers) else send
-        key = _key(scope, headers)
-        try:
-            asked = self._fixed.known(key) or await self._ask(key, scope, headers)
-        except RosterError as error:
-            asked, scope = None, with_outcome(scope, error)
-        if asked is None:
-            await self._app(scope, bodies.nothing_more, send)
-            return
-        for message in asked.result() if asked.done() else await asyncio.shield(asked):
-            await send(message)
-
-    async def _ask(self, key: Key, scope: HTTPScope, headers: list[bytes]) -> Asked | None:
-        path = scope["path"]
-        if scope["method"] not in READS or path not in PATHS:
-            return None
-        if path != PATH:
-            return self._fixed.ask(key, scope)
-        if not _may_append(scope["query_string"]):
-            snapshot = await self._roster.read()
-        elif name := self._plain_name(scope, headers):
-            snapshot = await self._roster.append(name)
-            scope = {**scope, "query_string": b""}
-            key = _key(scope, headers)
+            send = close_after_response(send) if has_conflicting_length(headers) else send
+        if is_extended or route.endpoint not in FAST:
+            await self._quart(scope, never_receive, send)
         else:
-            return None
-        return self._list.ask(key, scope, snapshot)
+            await self._answer(route, scope, send)
 
-    def _plain_name(self, scope: HTTPScope, headers: list[bytes]) -> str:
-        found = PLAIN_QUERY.fullmatch(scope["query_string"])
-        if (
-            found is not None
-            and len(found[1]) <= self._max_plain_length
-            and not scope["root_path"]
-            and NOT_PLAIN.isdisjoint(headers)
-            and all(PLAIN_HOST.fullmatch(value) for name, value in scope["headers"] if name == b"host")
-            and not self._stop.has_begun()
-        ):
-            return found[1].decode()
-        return ""
+    async def _answer(self, route: Route, scope: HTTPScope, send: ASGISendCallable) -> None:
+        try:
+            if route.request is not None:
+                answer = await self._list.answer(route.request, name_in(scope.get("query_string", b"")))
+            else:
+                answer = route.fixed or await self._ask_quart(route, scope)
+        except (RosterError, HTTPException) as error:
+            await TolerantHTTPConnection(self._app, scope).handle_error(error, send)
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        for block in answer.chunks[:-1]:
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+        last = answer.chunks[-1] if answer.chunks else b""
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
+    async def _ask_quart(self, route: Route, scope: HTTPScope) -> Answer:
+        messages: list[Any] = []
 
-def _key(scope: HTTPScope, headers: list[bytes]) -> Key:
-    return scope["method"], scope["path"], scope["query_string"], *headers
+        async def record(message: Any) -> None:
+            messages.append(message)
 
+        await self._quart(scope, never_receive, record)
+        start, *bodies = messages
+        body = b"".join(message["body"] for message in bodies)
+        answer = Answer(start["status"], tuple(start["headers"]), (body,))
+        if answer.status in CACHEABLE_STATUSES:
+            route.fixed = answer
+        return answer
 
-def _may_append(query: bytes) -> bool:
-    # A key that reads "name" once it is decoded holds those letters or a percent-escape. Most reads have no
-    # query, and to look into one takes 0.1 µs a time.
-    return query != b"" and (b"name" in query or b"%" in query)
+    def _route(self, scope: HTTPScope, headers: list[bytes]) -> Route:
+        key = (
+            scope["method"],
+            scope["path"],
+            scope.get("root_path"),
+            scope.get("scheme"),
+            scope["http_version"],
+            *headers,
+        )
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= MAX_ROUTES:
+                del self._routes[next(iter(self._routes))]
+            route = self._routes[key] = self._parsed(scope, headers)
+        return route
+
+    def _parsed(self, scope: HTTPScope, headers: list[bytes]) -> Route:
+        pairs = list(zip(headers[::2], headers[1::2], strict=True))
+        reduced: Any = {**scope, "headers": pairs, "query_string": b""}
+        request = TolerantHTTPConnection(self._app, reduced).request
+        if request.method not in ("GET", "HEAD"):
+            return Route("")
+        try:
+            endpoint = self._app.create_url_adapter(request).match()[0]  # type: ignore[union-attr]
+        except HTTPException:  # RequestRedirect is one, too
+            return Route("")
+        return Route(endpoint, ListRequest.parse(request) if endpoint == LIST else None)
+
+    def _is_extended(self) -> bool:
+        app = self._app
+        return (
+            any(app.before_request_funcs.values())
+            or any(app.after_request_funcs.values())
+            or any(app.teardown_request_funcs.values())
+            or any(app.url_value_preprocessors.values())
+            or bool(app.teardown_appcontext_funcs)
+            or app.view_functions != self._views
+            or app.session_interface is not self._sessions
+            or app.asgi_http_class is not TolerantHTTPConnection
+            or any(signal.receivers and signal.has_receivers_for(app) for signal in SIGNALS)
+        )

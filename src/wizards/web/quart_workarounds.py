@@ -1,72 +1,76 @@
-"""What holds for every request and every answer, whatever the route."""
+"""Quart's connections, for requests at which Quart fails: any target and any host, as Flask answers them."""
 
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
-from hypercorn.typing import ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
-from quart import Quart, Request, Response, request
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, WebsocketScope
+from quart import Quart, Request
 from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from werkzeug.exceptions import BadHost
-from werkzeug.urls import iri_to_uri
 
-from wizards.web import representation as answer
+from wizards.messages import never_receive
+from wizards.web.errors import error_response
+from wizards.web.headers import add_response_headers
 
-SAFETY_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+# What the ASGI specification lets a server leave out of a scope, and what it means then.
+SCOPE_DEFAULTS: dict[str, Any] = {"scheme": "http", "root_path": "", "query_string": b""}
 
 
-class Connection(ASGIHTTPConnection):
-    """A request whose target and host may be anything, answered as Flask answers it.
+class TolerantHTTPConnection(ASGIHTTPConnection):
+    """A request whose target, query, host and prefix may be anything.
 
-    Quart by itself fails at an empty path, at some absolute targets (RFC 9112, section 3.2), at a query
-    that is not UTF-8 (HTTP/2 lets one through) and at a host that is none.
+    Quart fails at an empty path, at some absolute targets (RFC 9112, section 3.2), at a query that is not
+    UTF-8 (HTTP/2 allows one), at a missing host, and at a prefix that ends with a slash.
     """
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        path, query = _path(scope["path"]), _utf8(scope["query_string"])
-        super().__init__(app, {**scope, "path": path, "query_string": query})
+        complete: Any = SCOPE_DEFAULTS | scope
+        root_path = complete["root_path"].rstrip("/")
+        complete |= {
+            "headers": list(complete["headers"]),
+            "path": _path_below(root_path, _path(complete["path"])),
+            "query_string": _utf8(complete["query_string"]),
+            "root_path": root_path,
+        }
+        super().__init__(app, complete)
+        self.request = self._create_request_from_scope(_send_nothing)
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Respond through `send`. A request whose body has been drained has `never_receive`."""
+        if receive is not never_receive:
+            await super().__call__(receive, send)
+            return
+        self.request.body.set_complete()
+        await self.handle_request(self.request, send)
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
-        """Answer the request through `send`; pass a cancellation on."""
+        """Respond to `request`; pass a cancellation on."""
         try:
             await super().handle_request(request, send)
-        except BadHost as error:
-            response = error.get_response()
-            response.headers.update(SAFETY_HEADERS)
-            await self._send_response(send, response)
+        except BadHost as error:  # Quart 0.22 looks at the host before it handles errors
+            await self._send_response(send, error_response(error, request))
+
+    async def handle_error(self, error: Exception, send: ASGISendCallable) -> None:
+        """Respond to `error` as if the view of the request had raised it."""
+        async with self.app.request_context(self.request):
+            response = await self.app.make_response(await self.app.handle_user_exception(error))
+        await self._send_response(send, response)
+
+    async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
+        add_response_headers(response, self.request)
+        await super()._send_response(send, response)
 
 
-class Handshake(ASGIWebsocketConnection):
-    """A WebSocket's beginning. No route takes one, so it does not matter what its headers say."""
+class TolerantWebsocketConnection(ASGIWebsocketConnection):
+    """A WebSocket handshake whose host may be anything: no route accepts one."""
 
     def __init__(self, app: Quart, scope: WebsocketScope) -> None:
-        super().__init__(app, {**scope, "headers": []})  # Quart fails at a host that is none
+        super().__init__(app, {**scope, "headers": []})
 
 
-async def complete_headers(response: Response) -> Response:
-    """Add what every answer carries, and escape a redirect's address as Flask does."""
-    response.headers.update(SAFETY_HEADERS)
-    if request.path == answer.PATH:
-        response.vary.update(["Accept", "Accept-Encoding"])
-    if response.location:
-        response.location = iri_to_uri(response.location)
-    return response
-
-
-def closing(send: ASGISendCallable) -> ASGISendCallable:
-    """Return a `send` whose answer is the last one on its HTTP/1.1 connection (RFC 9112, section 9.6)."""
-
-    async def send_last(message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start":
-            # A copy: the read cache sends the same message to others.
-            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        await send(message)
-
-    return send_last
+async def _send_nothing(message: object) -> None:
+    """Stand in for a `send` where Quart wants one for server pushes, which no route makes."""
 
 
 def _path(target: str) -> str:
@@ -76,6 +80,12 @@ def _path(target: str) -> str:
         return urlsplit(target).path or "/"
     except ValueError:  # it looks like a URL and is none
         return f"/{target}"
+
+
+def _path_below(root_path: str, path: str) -> str:
+    if path == root_path:  # the prefix itself, without its slash
+        return f"{path}/"
+    return path if path.startswith(f"{root_path}/") else " "  # Quart answers 404 to a space
 
 
 def _utf8(query: bytes) -> bytes:

@@ -1,117 +1,137 @@
-"""The shared list as an HTTP answer: which representation, and how much of it.
+"""Representations of the shared list: type, encoding, preconditions and ranges.
 
-RFC 9110 sets the order: negotiation (section 12), then If-Match and If-None-Match, then Range (13.2.2). The
-gzipped bytes differ between processes, so their ETag is weak (8.8.1) and a Range is one of the plain bytes.
+RFC 9110 gives the order: negotiation (section 12), then If-Match and If-None-Match, then Range (13.2.2).
+The gzipped bytes differ between processes, so their ETag is weak (8.8.1), and a Range selects plain bytes.
 """
 
-from collections.abc import AsyncIterator
-from typing import cast
+from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple, Self
 
-from hypercorn.typing import HTTPScope
-from quart import Response, request
-from werkzeug.datastructures import ContentRange
+from quart import Request, Response
+from werkzeug.datastructures import Headers, Range
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
-from werkzeug.http import quote_etag
+from werkzeug.http import parse_etags, quote_etag
 
-from wizards.core.document import Document, Text
+from wizards.core.document import Document
 from wizards.core.rendering import Snapshot
-from wizards.core.roster import RosterError
+from wizards.web.headers import LIST_HEADERS
 
-PATH = "/wizards"
 HTML, JSON = "text/html", "application/json"
 
-# A key of the scope, where the front puts what the roster has said to this very request.
-OUTCOME = "wizards.outcome"
 
-Outcome = Snapshot | RosterError | None
+class Preferences(NamedTuple):
+    """The part of a request that decides how the list is represented."""
+
+    json: bool
+    gzip: bool
+    if_match: str
+    if_none_match: str
+    range: Range | None  # a single range of bytes whose If-Range, if any, is still to be compared
+    if_range: str
+
+    @classmethod
+    def parse(cls, request: Request) -> Self:
+        """Return the preferences in the headers of `request`."""
+        header = request.headers.get
+        wanted = request.range if request.method == "GET" else None
+        # Other units must be ignored, several ranges may be (RFC 9110, 14.2).
+        is_single = wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1
+        return cls(
+            json=prefers_json(request),
+            gzip=request.accept_encodings.best_match(("gzip", "identity")) == "gzip",
+            if_match=header("If-Match", ""),
+            if_none_match=header("If-None-Match", ""),
+            range=wanted if is_single else None,
+            if_range=header("If-Range", ""),
+        )
 
 
-def with_outcome(scope: HTTPScope, outcome: Outcome) -> HTTPScope:
-    """Return `scope` with what the roster has said to this very request, so that nobody asks it again."""
-    return cast(HTTPScope, {**scope, OUTCOME: outcome})
+class Answer(NamedTuple):
+    """A response: its status, lower-case header fields, and the body as blocks of the list itself."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    chunks: tuple[bytes, ...]
+
+    def to_response(self) -> Response:
+        """Return the answer as a Quart response."""
+        headers = Headers([(name.decode(), value.decode()) for name, value in self.headers])
+        return Response(_iterate(self.chunks), self.status, headers)
 
 
-def known_snapshot() -> Snapshot | None:
-    """Return the list with which the roster has answered this request, if it was asked before Quart was.
+def prefers_json(request: Request) -> bool:
+    """Return whether the client prefers the list as JSON; the default is HTML, as the Flask app sends it."""
+    return request.accept_mimetypes.best_match((HTML, JSON)) == JSON
 
-    Raises the RosterError with which it has refused.
+
+def render(snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> Answer:
+    """Return the list (200), the requested part (206), or only that it is unchanged (304) or another (412).
+
+    An append has been carried out, so preconditions do not apply to its answer.
+    Raises RequestedRangeNotSatisfiable if a read asks for a part behind the end.
     """
-    outcome = cast(Outcome, request.scope.get(OUTCOME))
-    if isinstance(outcome, RosterError):
-        raise outcome
-    return outcome
-
-
-def prefers_json() -> bool:
-    """Whether the request asks for the shared list and would rather have it as JSON."""
-    return request.path == PATH and request.accept_mimetypes.best_match((HTML, JSON)) == JSON
-
-
-def to_read(snapshot: Snapshot) -> Response:
-    """Answer a read: the list, the part of it that was asked for (206), or that it is unchanged (304).
-
-    Where If-Match names another list, the answer is this one and says so (412). Raises
-    RequestedRangeNotSatisfiable where the part begins behind the end.
-    """
-    document = _negotiated(snapshot)
-    if request.if_match and document.etag not in request.if_match:
-        return _answer(document, status=412)
-    if request.if_none_match.contains_weak(document.etag):
-        return _unchanged(document)
-    part = _part(document)
-    if part is not None and not part:
+    document = snapshot.json if preferences.json else snapshot.html
+    if not is_append:
+        if preferences.if_match and document.etag not in parse_etags(preferences.if_match):
+            return _whole(document, preferences, 412)
+        if parse_etags(preferences.if_none_match).contains_weak(document.etag):
+            return _not_modified(document, preferences)
+    part = _requested_range(document, preferences)
+    if part:
+        return _part(document, preferences, part)
+    if part is not None and not is_append:
         raise RequestedRangeNotSatisfiable(document.plain.size)
-    return _answer(document, part)
+    return _whole(document, preferences, 200)
 
 
-def to_append(snapshot: Snapshot) -> Response:
-    """Answer an append: the list or the part that was asked for. It was carried out, so never with less."""
-    document = _negotiated(snapshot)
-    return _answer(document, _part(document))
-
-
-def _negotiated(snapshot: Snapshot) -> Document:
-    return snapshot.json if prefers_json() else snapshot.html
-
-
-def _part(document: Document) -> range | None:
-    # Other units must, many ranges at once may be ignored: RFC 9110, 14.2.
-    wanted = request.range if request.method == "GET" else None
-    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) > 1:
-        return None
-    # Only a strong ETag will do (13.1.5): a weak one may be of gzipped bytes, and nothing here has a date.
+def _requested_range(document: Document, preferences: Preferences) -> range | None:
+    # If-Range wants a strong ETag (RFC 9110, 13.1.5): a weak one may belong to gzipped bytes.
     etag = quote_etag(document.etag)
-    if request.headers.get("If-Range", etag) != etag:
+    if preferences.range is None or (preferences.if_range or etag) != etag:
         return None
-    begin, end = wanted.ranges[0]
+    begin, end = preferences.range.ranges[0]
     return range(document.plain.size)[begin:end]
 
 
-def _answer(document: Document, part: range | None = None, status: int = 200) -> Response:
-    zipped = part is None and request.accept_encodings.best_match(("gzip", "identity")) == "gzip"
-    text = document.gzip if zipped else document.plain
-    sent = part or range(text.size)
-    response = Response(_slices(text, sent), status, mimetype=JSON if prefers_json() else HTML)
-    response.content_length = len(sent)
-    response.set_etag(document.etag, weak=zipped)
-    if zipped:
-        response.content_encoding = "gzip"
-    if part:
-        response.status_code = 206
-        response.accept_ranges = "bytes"
-        response.content_range = ContentRange("bytes", part.start, part.stop, text.size)
-    return response
+def _whole(document: Document, preferences: Preferences, status: int) -> Answer:
+    text = document.gzip if preferences.gzip else document.plain
+    encoding = [(b"content-encoding", b"gzip")] if preferences.gzip else []
+    headers = [*_length(text.size), *_validator(document, preferences), *encoding]
+    return _answer(status, preferences, headers, text.slices(0, text.size))
 
 
-def _unchanged(document: Document) -> Response:
-    response = _answer(document, status=304)
-    response.set_data(b"")
-    # A cache would take these for what it holds, and that may be the plain bytes.
-    for name in ("Content-Length", "Content-Encoding"):
-        response.headers.pop(name, None)
-    return response
+def _part(document: Document, preferences: Preferences, part: range) -> Answer:
+    where = f"bytes {part.start}-{part.stop - 1}/{document.plain.size}"
+    headers = [
+        *_length(len(part)),
+        (b"etag", quote_etag(document.etag).encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"content-range", where.encode()),
+    ]
+    return _answer(206, preferences, headers, document.plain.slices(part.start, part.stop))
 
 
-async def _slices(text: Text, part: range) -> AsyncIterator[bytes]:
-    for piece in text.slices(part.start, part.stop):
-        yield piece
+def _not_modified(document: Document, preferences: Preferences) -> Answer:
+    # Without a length or an encoding: a cache would take them for those of the body that it holds.
+    return _answer(304, preferences, _validator(document, preferences), ())
+
+
+def _validator(document: Document, preferences: Preferences) -> list[tuple[bytes, bytes]]:
+    return [(b"etag", quote_etag(document.etag, weak=preferences.gzip).encode())]
+
+
+def _length(size: int) -> list[tuple[bytes, bytes]]:
+    return [(b"content-length", b"%d" % size)]
+
+
+def _answer(
+    status: int, preferences: Preferences, headers: Iterable[tuple[bytes, bytes]], chunks: Iterable[bytes]
+) -> Answer:
+    content_type = JSON if preferences.json else f"{HTML}; charset=utf-8"
+    fields = ((b"content-type", content_type.encode()), *headers, *LIST_HEADERS)
+    return Answer(status, fields, tuple(chunks))
+
+
+async def _iterate(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk

@@ -1,0 +1,34 @@
+"""Header fields that responses carry beside those of their route."""
+
+from quart import Request
+from werkzeug.sansio.response import Response
+from werkzeug.urls import iri_to_uri
+
+LIST_PATH = "/wizards"
+
+SECURITY_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+VARY = ("Accept", "Accept-Encoding")
+
+# The same fields for ASGI, as each answer for the list has them.
+LIST_HEADERS = tuple(
+    (name.lower().encode(), value.encode())
+    for name, value in {"Vary": ", ".join(VARY), **SECURITY_HEADERS}.items()
+)
+
+
+def add_response_headers(response: Response, request: Request) -> None:
+    """Add to `response` what each response to `request` carries; escape redirects as Flask does.
+
+    A field that the response has already, from a hook or an extension, stays.
+    """
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.path == LIST_PATH:
+        response.vary.update(VARY)
+    if response.location:
+        response.location = iri_to_uri(response.location)

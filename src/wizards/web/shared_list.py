@@ -1,0 +1,94 @@
+"""The one function that answers for the shared list, called by the view and by the middleware."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Self
+from urllib.parse import parse_qsl
+
+from quart import Request
+from werkzeug.exceptions import BadRequest, Forbidden, ServiceUnavailable
+
+from wizards.core.rendering import Snapshot
+from wizards.core.roster import Roster
+from wizards.web.errors import RETRY_AFTER
+from wizards.web.representation import Answer, Preferences, render
+
+# Rendered answers that are kept for one snapshot. Their bodies are the list's own blocks.
+MAX_ANSWERS = 256
+
+
+class ListRequest(NamedTuple):
+    """A request for the list without its query, parsed."""
+
+    preferences: Preferences
+    refusal: str  # why it may not append, or ""
+
+    @classmethod
+    def parse(cls, request: Request) -> Self:
+        """Return what `request` asks of the list; the query is parsed by `name_in`."""
+        return cls(Preferences.parse(request), _append_refusal(request))
+
+
+class SharedList:
+    """The shared list over HTTP, with names of at most `max_name_length` code points."""
+
+    def __init__(self, roster: Roster, *, max_name_length: int, is_shutting_down: Callable[[], bool]) -> None:
+        self.roster = roster
+        self._max_name_length = max_name_length
+        self._is_shutting_down = is_shutting_down
+        self._snapshot: Snapshot | None = None
+        self._answers: dict[tuple[Preferences, bool], Answer] = {}
+
+    async def answer(self, request: ListRequest, name: str | None) -> Answer:
+        """Answer a read or, with a `name`, an append.
+
+        Raises RosterError or HTTPException. A cancellation does not take the name back.
+        """
+        if not name:
+            return self._rendered(await self.roster.read(), request.preferences, is_append=False)
+        self._check(request, name)
+        return self._rendered(await self.roster.append(name), request.preferences, is_append=True)
+
+    def _check(self, request: ListRequest, name: str) -> None:
+        if request.refusal:
+            raise Forbidden(request.refusal)
+        if len(name) > self._max_name_length:
+            raise BadRequest(
+                f"The name has {len(name)} characters; it may have {self._max_name_length} at most."
+            )
+        if "\0" in name:
+            raise BadRequest("The name holds a NUL character; it may hold any other.")
+        if self._is_shutting_down():
+            raise ServiceUnavailable(
+                "This server is stopping and did nothing. Try again.", retry_after=RETRY_AFTER
+            )
+
+    def _rendered(self, snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> Answer:
+        if preferences.range is not None:  # each client asks for another part
+            return render(snapshot, preferences, is_append=is_append)
+        if snapshot is not self._snapshot or len(self._answers) > MAX_ANSWERS:
+            self._snapshot, self._answers = snapshot, {}
+        key = preferences, is_append
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._answers[key] = render(snapshot, preferences, is_append=is_append)
+        return answer
+
+
+def name_in(query: bytes) -> str | None:
+    """Return the first `name` of a query string, as Werkzeug's `request.args` has it."""
+    if b"name" not in query and b"%" not in query:  # no key can read "name" once it is decoded
+        return None
+    text = query.decode(errors="werkzeug.url_quote")
+    pairs = parse_qsl(text, keep_blank_values=True, errors="werkzeug.url_quote")
+    return next((value for key, value in pairs if key == "name"), None)
+
+
+def _append_refusal(request: Request) -> str:
+    # Fetch Metadata: browsers send these headers, and no script of theirs can forge them.
+    header = request.headers.get
+    is_navigation = header("Sec-Fetch-Mode") == "navigate" and header("Sec-Fetch-Dest") == "document"
+    if header("Sec-Fetch-Site") == "cross-site" and not is_navigation:
+        return "A page of another site may link to this address, but not append on its own."
+    if "prefetch" in header("Sec-Purpose", ""):
+        return "Fetching ahead of need does not append. Open the address itself."
+    return ""
