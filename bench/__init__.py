@@ -1,1 +1,1 @@
-"""A benchmark of the whole service: wrk drives real servers on this machine (`make bench`)."""
+"""Benchmark the whole service: wrk drives real servers on this machine (`make bench`)."""

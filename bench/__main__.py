@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, print the table, and write results.md, results.json and results.svg here."""
+"""Measure, print the tables, and write results.md, results.json and results.svg (`python -m bench`)."""
 
 import argparse
 import re
@@ -32,7 +32,7 @@ def main() -> int:
         footprints = memory.measure(bench) if memory.TITLE in chosen else []
     results = report.Results(bench, footprints)
     sys.stdout.write(results.markdown())
-    if not (options.quick or options.only):  # a part of the benchmark does not replace the whole
+    if not (options.quick or options.only):  # a partial run does not replace the results of a whole run
         (FOLDER / "results.md").write_text(results.markdown())
         (FOLDER / "results.json").write_text(results.json())
         (FOLDER / "results.svg").write_text(chart.draw(results))
@@ -46,7 +46,7 @@ def _options() -> argparse.Namespace:
         "--only",
         default="",
         metavar="PATTERN",
-        help="the workloads whose title matches; where none does, their titles are shown",
+        help="run the workloads whose title matches; if none matches, list the titles",
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""One answer, fetched and looked at before anything is measured: nobody is fast by being wrong."""
+"""Fetch and check a response before each measurement, so that no wrong answer counts as fast."""
 
 import zlib
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from http.client import HTTPConnection
 
 
 class WrongAnswerError(SystemExit):
-    """A contender does not answer as it has to. Uncaught, it ends the benchmark with one line."""
+    """A contender's response is wrong. Uncaught, this error ends the benchmark with one line."""
 
 
 GZIP = 16 + zlib.MAX_WBITS
@@ -14,7 +14,7 @@ GZIP = 16 + zlib.MAX_WBITS
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, unzipped, and how many bytes it took on the wire."""
+    """A response, decompressed, and its size in bytes on the wire."""
 
     status: int
     headers: dict[str, str]
@@ -23,7 +23,7 @@ class Answer:
 
 
 def fetch(port: int, path: str, headers: dict[str, str] | None = None) -> Answer:
-    """Ask a service on this machine; it may be starting still."""
+    """Send a GET to a service on this machine, which may still be starting."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path, headers={"Accept-Encoding": "identity", **(headers or {})})
@@ -40,5 +40,5 @@ def fetch(port: int, path: str, headers: dict[str, str] | None = None) -> Answer
 
 
 def same_bytes(one: Answer, other: Answer) -> bool:
-    """Whether two services of one server send the same answer, but for the time of day."""
+    """Return whether two responses are equal except for their date."""
     return {**one.headers, "date": ""} == {**other.headers, "date": ""} and one.body == other.body

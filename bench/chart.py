@@ -1,4 +1,4 @@
-"""The chart: horizontal bars, as plain SVG that is readable on a light and on a dark ground."""
+"""Draw the chart: horizontal bars, as plain SVG for light and dark backgrounds."""
 
 from collections.abc import Iterator
 from html import escape
@@ -21,7 +21,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 
 
 def draw(results: Results) -> str:
-    """Return the chart of the workloads that are meant for it, on the servers one would compare."""
+    """Return the SVG of the charted workloads, on Hypercorn and on the WSGI servers."""
     top, parts = GAP // 2, []
     cells = (cell for cell in results.rates if cell[0].charted and cell[1].server not in ASGI_SERVERS[1:])
     for work, group in groupby(cells, key=lambda cell: cell[0]):

@@ -1,6 +1,7 @@
-"""Granian on a socket that its parent has bound: `python -m bench.granian_on_fd FD MODULE:APP`.
+"""Run Granian on an inherited socket: `python -m bench.granian_on_fd FD MODULE:APP`.
 
-Granian's own command only binds addresses. All else is as `granian --interface asgi --workers 1` has it.
+Granian's own command only binds addresses. All other settings are those of `granian --interface asgi
+--workers 1`.
 """
 
 import sys

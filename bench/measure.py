@@ -1,4 +1,4 @@
-"""The rounds: each contender in turn, on each workload, and again."""
+"""Run the rounds: in each round every contender has a turn on each workload."""
 
 import asyncio
 import sys
@@ -20,15 +20,15 @@ from .services import FLOOR, OURS, Contender, Service
 from .workloads import Workload
 
 Cell = tuple[Workload, Contender]
-LIMIT = 10_000_000  # far more names than any measurement appends
-APPENDS = 2_000  # as many for each contender, for every answer holds them all
+LIMIT = 10_000_000  # names: far more than any measurement appends
+APPENDS = 2_000  # equal for all contenders, because every response holds all names
 
 
 class Bench:
-    """The running services, one for each contender and length of list, and what they were found to do.
+    """The running services, one for each contender and length of list, and the measured rates.
 
-    All of them run all the time, as idle ones cost nothing: so the rounds can go round all workloads, and
-    what disturbs the machine for a while disturbs them all alike.
+    All services run all the time, because idle services cost nothing. Each round therefore covers all
+    workloads, and a disturbance of the machine affects all contenders alike.
     """
 
     def __init__(self, workloads: Sequence[Workload], folder: Path) -> None:
@@ -41,7 +41,7 @@ class Bench:
         self._answers: dict[Cell, Answer] = {}
 
     def run(self, rounds: int, seconds: float | None = None) -> None:
-        """Measure every cell `rounds` times, for `seconds` each or as long as its workload says."""
+        """Measure every cell `rounds` times, for `seconds` or the workload's own duration."""
         with ExitStack() as stack:
             for work, who in self.cells:
                 key = (who, work.names)
@@ -56,7 +56,7 @@ class Bench:
                 self.rates[cell].append(self._rate(cell, load))
 
     def start(self, who: Contender, length: int) -> Service:
-        """Start a service whose list holds `length` names; only the service's own lists are shared."""
+        """Start a service with a list of `length` names; only our own services share a database."""
         path = self._folder / (f"{length}.db" if length > 3 else f"fresh-{next(self._number)}.db")
         if who in OURS and length > 3 and not path.exists():
             asyncio.run(_fill(path, length))
@@ -73,7 +73,7 @@ class Bench:
         etag = fetch(port, work.path).headers.get("etag", '"none"') if work.known else ""
         answer = self._answers[work, who] = fetch(port, work.path, work.headers(etag))
         work.check(who, answer)
-        if who in OURS:  # the floor, on the same server, has come before
+        if who in OURS:  # the floor on the same server was checked before
             floor = self._answers[work, FLOOR[OURS.index(who)]]
             if not same_bytes(answer, floor):
                 raise WrongAnswerError(f"{work.title}: {who} answers {answer}, but the floor {floor}")
@@ -84,7 +84,7 @@ class Bench:
         service = self._services[who, work.names]
         headers = work.headers(self._answers[work, who].headers.get("etag", '"none"'))
         load = wrk.run(wrk.command(service.url(work.path), work.readers, seconds, headers))
-        fetch(service.port, "/")  # what wrk has left behind in the queue is served now, not in the next turn
+        fetch(service.port, "/")  # drains wrk's leftover requests now, not in the next turn
         return load
 
     def _measure_writing(self, work: Workload, who: Contender, seconds: float) -> wrk.Load:
@@ -97,7 +97,7 @@ class Bench:
                 return wrk.run(wrk.command(service.url(work.path), work.readers, seconds, {}))
 
     def _rate(self, cell: Cell, load: wrk.Load) -> float:
-        # Answers that were under way at the end count as far as they came; pages of 7 MiB are few a second.
+        # A response under way at the end counts by its received share; pages of 7 MiB are few a second.
         answer = self._answers.get(cell)
         return (load.received / answer.size if answer else load.requests) / load.seconds
 
@@ -118,7 +118,7 @@ class Bench:
 async def _fill(path: Path, length: int) -> None:
     app = create_app({"DATABASE_URL": f"sqlite:///{path}"})
     app.logger.setLevel("ERROR")
-    async with app.test_app():  # makes the table, and stands at three names
+    async with app.test_app():  # creates the table with the first three names
         rows = [{"position": at, "name": name} for at, name in enumerate(names(length), 1)][3:]
         with sql.create_engine(f"sqlite:///{path}").begin() as connection:
             connection.execute(sql.insert(table), rows)

@@ -1,4 +1,4 @@
-"""What a long list, and clients that stop reading, cost the service in memory."""
+"""Measure the memory that a long list and clients that stop reading cost the service."""
 
 import select
 import socket
@@ -15,12 +15,12 @@ SERVICE = OURS[0]
 LENGTH = 100_000
 STALLED = 150
 
-PER_NAME = 150  # bytes, beside the page plain and gzipped
+PER_NAME = 150  # bytes, in addition to the plain and the gzipped page
 PER_STALLED = 0.15  # pages
 
 
 class Footprint(NamedTuple):
-    """What was measured, what is allowed, and in which unit."""
+    """A measured size, the allowed size, and their unit."""
 
     title: str
     measured: float
@@ -29,7 +29,7 @@ class Footprint(NamedTuple):
 
 
 def measure(bench: Bench) -> list[Footprint]:
-    """Measure the service on its own: it alone promises anything about memory."""
+    """Measure the service alone, because no other contender promises a memory limit."""
     with bench.start(SERVICE, 3) as short, bench.start(SERVICE, LENGTH) as long:
         sizes = [_read_all(short), _read_all(long)]
         growth = resident(long) - resident(short)
@@ -39,7 +39,7 @@ def measure(bench: Bench) -> list[Footprint]:
         with ExitStack() as clients:
             for number in range(STALLED):
                 clients.enter_context(_stalled_client(long.port, number))
-            fetch(long.port, "/wizards")  # comes behind all of them
+            fetch(long.port, "/wizards")  # answered after all stalled clients
             held = (resident(long) - before) / STALLED / page
     return [
         Footprint(f"{TITLE} of {LENGTH:,} names", growth / 2**20, allowed / 2**20, "MiB"),
@@ -53,19 +53,19 @@ def measure(bench: Bench) -> list[Footprint]:
 
 
 def resident(service: Service) -> int:
-    """Return how many bytes of memory the service's process holds."""
+    """Return the resident memory of the service's process in bytes."""
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def _read_all(service: Service) -> int:
-    # The size of the page, plain and gzipped; it has been sent both ways, so whatever is kept is there.
+    # The size of the page, plain and gzipped. Sending both forms fills the service's caches.
     codings = ("identity", "gzip")
     return sum(fetch(service.port, "/wizards", {"Accept-Encoding": coding}).size for coding in codings)
 
 
 def _stalled_client(port: int, number: int) -> socket.socket:
-    """Append, wait until the answer begins, and read no byte of it."""
+    """Append, wait for the start of the response, and read no byte."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", port))

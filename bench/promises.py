@@ -1,4 +1,4 @@
-"""What the service promises of its speed: rates, as multiples of those of a reference in the same round."""
+"""The promised rates, as multiples of a reference's rate in the same round."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ RIVALS = [who for who in OTHERS if who.server == GRANIAN.server and who.name in 
 
 
 class Promise(NamedTuple):
-    """On `workload` the rate of `ours` is `factor` times that of `reference`, or more.
+    """On `workload` the rate of `ours` is at least `factor` times the rate of `reference`.
 
-    The reference's workload may be another one.
+    The reference's rate may be that of another workload.
     """
 
     workload: str

@@ -1,4 +1,4 @@
-"""The results: medians, ratios, a table, and the machine they were found on."""
+"""Report the results: medians, ratios, tables, and the machine."""
 
 import json
 import os
@@ -22,28 +22,31 @@ PACKAGES = (
 )
 
 LEGEND = """
-Requests a second are the median of the rounds, ratios the median of the rounds' ratios: in a round the
-contenders have their turns right after one another. wrk has one core to itself, they have the others. The
-floor is a bare ASGI callable that sends the same bytes on the same server. Flask is the tutorial's app on
-gunicorn's sync worker; for appends, one that commits each of them to SQLite. Errors are answers of 400 and
-more and failed connections. A page is the one of 100,000 names.
+Requests a second are the median of the rounds, and ratios are the median of the rounds' ratios.
+In a round the contenders are measured right after one another.
+wrk has one core to itself, and the contenders have the other cores.
+The floor is a bare ASGI callable that sends the same bytes on the same server.
+Flask is the tutorial's app on gunicorn's sync worker.
+For appends, Flask is a variant of that app that commits each append to SQLite.
+Errors are responses with a status of 400 or more, and failed connections.
+The unit "page" is the page of 100,000 names.
 """
 
 Is = Callable[[Contender, Contender], bool]
 
 
 def is_floor(other: Contender, who: Contender) -> bool:
-    """Whether one contender is the floor of the other's server."""
+    """Return whether `other` is the floor on the server of `who`."""
     return other in FLOOR and other.server == who.server
 
 
 def is_flask(other: Contender, _: Contender) -> bool:
-    """Whether a contender is the Flask application to compare with."""
+    """Return whether `other` is the Flask application to compare with."""
     return other in (FLASK[0], *FLASK_SQLITE)
 
 
 class Results:
-    """What a benchmark has found, ready to be shown."""
+    """The results of a benchmark, ready to be shown."""
 
     def __init__(self, bench: Bench, footprints: list[Footprint]) -> None:
         self.rates = dict(bench.rates)
@@ -52,20 +55,20 @@ class Results:
         self.about = about()
 
     def ratio(self, cell: Cell, other: Cell) -> float | None:
-        """Return the median of the rounds' ratios of one rate to the other."""
+        """Return the median of the rounds' ratios of two cells."""
         pairs = zip(self.rates[cell], self.rates[other], strict=True)
         each = [one / reference for one, reference in pairs if reference]
         return median(each) if each else None
 
     def ratio_to(self, reference: Is, cell: Cell) -> float | None:
-        """Return the ratio of a cell to a reference on the same workload, if there is one."""
+        """Return a cell's ratio to the reference on the same workload, or None."""
         for other in self.rates:
             if other[0] == cell[0] and other != cell and reference(other[1], cell[1]):
                 return self.ratio(cell, other)
         return None
 
     def promises(self) -> Iterator[tuple[Promise, float]]:
-        """Yield the promises of which both sides were measured, with the ratio that was found."""
+        """Yield each promise whose two sides were measured, with the measured ratio."""
         cells = {(work.title, who): (work, who) for work, who in self.rates}
         for promise in PROMISES:
             ours = cells.get((promise.workload, promise.ours))
@@ -74,7 +77,7 @@ class Results:
                 yield promise, found
 
     def markdown(self) -> str:
-        """Return the tables and what they were measured on."""
+        """Return the tables, the machine and the versions as Markdown."""
         lines = [
             "# What `make bench` found",
             LEGEND,
@@ -104,7 +107,7 @@ class Results:
         return f"| {cell[1]} | {median(self.rates[cell]):,.0f} | {' | '.join(shown)} | {errors} |"
 
     def json(self) -> str:
-        """Return everything, each round of it too."""
+        """Return all results, including each round, as JSON."""
         cells = [self._cell(cell) for cell in self.rates]
         footprints = [footprint._asdict() for footprint in self.footprints]
         return json.dumps({"about": self.about, "memory": footprints, "cells": cells}, indent=1) + "\n"
@@ -126,7 +129,7 @@ def _promise_row(promise: Promise, found: float) -> str:
     rival = promise.reference.name
     if promise.reference_workload != promise.workload:
         rival += f" on `{promise.reference_workload}`"
-    # Three digits: two would round 0.998 up to a promise of 1.
+    # Three digits, because two would round 0.998 up to a promise of 1.
     cells = (f"`{promise.workload}`", promise.ours.server, rival, str(promise.factor), f"{found:.3f}")
     return f"| {' | '.join(cells)} |"
 

@@ -1,4 +1,4 @@
-"""The contenders and the servers that they run on, one worker each, as real processes."""
+"""Run the contenders on their servers, one worker each, as real processes."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ from . import cores
 
 ROOT = Path(__file__).parent.parent
 
-# Hypercorn has the settings that the service stands behind, for everyone; the others have their defaults and
-# write no access log. More than one thread makes gunicorn's worker a gthread one; four is a usual number.
+# Hypercorn has the service's recommended settings for all contenders; the other servers have their defaults
+# and write no access log. More than one thread makes gunicorn's worker a gthread one; four is a usual number.
 COMMANDS = {
     "Hypercorn": "hypercorn --config hypercorn.toml --bind fd://{fd} {app}",
     "uvicorn": "uvicorn --fd {fd} --backlog 2048 --log-level warning --no-access-log {app}",
@@ -38,21 +38,21 @@ class Contender:
         return f"{self.name} on {self.server}"
 
     def command(self, fd: int) -> list[str]:
-        """Return the command line that serves it on a listening socket."""
+        """Return the command line that serves the app on a listening socket."""
         return [sys.executable, "-m", *COMMANDS[self.server].format(fd=fd, app=self.app).split()]
 
 
 class Service:
-    """A running contender. It leads a process group; what it prints goes to `log`.
+    """A running contender, which leads a process group and whose output goes to `log`.
 
     The listening socket is bound here and lives longer than the process, so a client that connects too
-    early waits in the kernel's queue, and nobody has to ask whether the server is up.
+    early waits in the kernel's queue, and no client has to poll whether the server is up.
     """
 
     def __init__(self, contender: Contender, environment: Mapping[str, str], log: Path) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=2048)
-        # Accepted sockets inherit it. Servers set it, save uvicorn on a socket that it was given: its answers
-        # would wait 40 ms for the client's delayed acknowledgement.
+        # Accepted sockets inherit the option. All servers set TCP_NODELAY, except uvicorn on an inherited
+        # socket: uvicorn's responses would wait 40 ms for the client's delayed acknowledgement.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._socket.getsockname()[1]
         self.log = log
@@ -77,7 +77,7 @@ class Service:
         self._socket.close()
 
     def url(self, path: str) -> str:
-        """Return the address of a path."""
+        """Return the URL of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
 

@@ -1,4 +1,4 @@
-"""What is measured, and on whom."""
+"""Define the workloads and their contenders."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from .answers import Answer, WrongAnswerError
 from .services import FLASK, FLASK_SQLITE, FLOOR, OTHERS, OURS, QUART, Contender
 
 CLIENTS = 64
-HONOURING = (*FLOOR, *OURS)  # those that honour Accept-Encoding and If-None-Match
+HONOURING = (*FLOOR, *OURS)  # contenders that honour Accept-Encoding and If-None-Match
 
 HELLO = b"<p>Hello World from Flask!</p>"
 GRYFFINDORS = [{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")]
@@ -18,10 +18,11 @@ GRYFFINDORS = [{"house": "Gryffindor", "name": name} for name in ("Harry", "Herm
 
 @dataclass(frozen=True)
 class Workload:
-    """So many clients that ask for a path, of a service whose list holds so many names.
+    """A number of clients that request one path, from a service with a list of `names` names.
 
-    Where there are writers, each measurement has a fresh service with a database of its own, and the
-    readers, if any, are measured; else the writers, until they have appended what everybody has to.
+    A workload with writers has a fresh service with a database of its own for each measurement. The rate is
+    that of the readers, if there are any; otherwise that of the writers, until the writers have appended the
+    same number of names as every other contender's.
     """
 
     title: str
@@ -32,17 +33,17 @@ class Workload:
     writers: int = 0
     gzip: bool = False
     known: bool = False
-    seconds: float = 1  # of each measurement, at most
+    seconds: float = 1  # the maximum for each measurement
     charted: bool = False
 
     def headers(self, etag: str) -> dict[str, str]:
-        """Return the request's headers, for a client that knows an answer by its ETag."""
+        """Return the request's headers; `etag` is that of the client's copy."""
         if self.known:
             return {"If-None-Match": etag}
         return {"Accept-Encoding": "gzip"} if self.gzip else {}
 
     def check(self, contender: Contender, answer: Answer) -> None:
-        """Raise WrongAnswerError unless that is the right answer."""
+        """Raise WrongAnswerError unless the response is right."""
         honours = contender in HONOURING
         status = HTTPStatus.NOT_MODIFIED if self.known and honours else HTTPStatus.OK
         zipped = answer.headers.get("content-encoding") == "gzip"
@@ -50,7 +51,7 @@ class Workload:
             raise WrongAnswerError(f"{self.title}: {contender} answers wrongly: {answer}")
 
     def check_append(self, answer: Answer, contender: Contender) -> None:
-        """Raise WrongAnswerError unless that is the right answer to the first append, of Neville."""
+        """Raise WrongAnswerError unless the response to the append of Neville is right."""
         if answer.body != names.page([*names.names(self.names), "Neville"]):
             raise WrongAnswerError(f"{self.title}: {contender} answers wrongly: {answer}")
 
@@ -73,7 +74,7 @@ def _pages(
 ) -> Iterator[Workload]:
     for size in sizes:
         title = f"/wizards, {size:,} names{which}"
-        # 64 pages of 7 MiB take some applications a second before the first byte leaves.
+        # Some applications need a second for 64 pages of 7 MiB before the first byte is sent.
         seconds = 1 if traits or size < SIZES[-1] else 3
         yield Workload(
             title, "/wizards", contenders, size, seconds=seconds, charted=size == charted, **traits

@@ -1,5 +1,6 @@
--- Without arguments: the same request again and again. With one, a prefix: append names that begin with it.
--- With two, a number: so many names, then stop. That time is taken here: wrk itself sleeps its duration out.
+-- Without arguments, wrk repeats one request. With one argument, a prefix, wrk appends names with that prefix.
+-- With a second argument, a number, wrk stops after that many names. The time is taken here, because wrk itself
+-- always sleeps for its whole duration.
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long seconds, microseconds; } timeval; int gettimeofday(timeval *, void *);")
 
@@ -30,7 +31,7 @@ function init(args)
   end
 end
 
--- Errors by status are those from 400 on, so a 304 is none.
+-- wrk counts a status of 400 or more as an error, so a 304 is no error.
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(

@@ -1,4 +1,4 @@
-"""wrk, the load generator, and what it says."""
+"""Run wrk, the load generator, and parse its output."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ _prefixes = count()
 
 
 class Load(NamedTuple):
-    """What a run of wrk has done: answers, bytes received, seconds, and what went wrong."""
+    """The result of a run of wrk: responses, bytes received, seconds, and errors."""
 
     requests: int
     received: int
@@ -27,7 +27,7 @@ class Load(NamedTuple):
 
     @classmethod
     def parse(cls, output: str) -> Self:
-        """Read what wrk.lua has printed."""
+        """Parse the output of wrk.lua."""
         found = json.loads(output.rpartition("RESULT ")[2])
         return cls(
             found["requests"], found["bytes"], found["microseconds"] / 1e6, found["status"], found["socket"]
@@ -35,29 +35,32 @@ class Load(NamedTuple):
 
 
 def command(url: str, clients: int, seconds: float, headers: dict[str, str]) -> list[str]:
-    """Return the command line of clients that read. One thread of wrk is faster than any server here."""
+    """Return the command line of clients that read.
+
+    One thread of wrk is faster than any server here.
+    """
     options = [f"-H{name}: {value}" for name, value in headers.items()]
     load = ["-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout=60s"]
     return cores.for_wrk(["wrk", *load, *options, f"-s{SCRIPT}", url, "--"])
 
 
 def append_command(url: str, clients: int, seconds: float, answers: int | None = None) -> list[str]:
-    """Return the command line of clients that append, until there are so many answers if that is said."""
-    # A name that no other run has used: a list is never appended to twice with the same one.
+    """Return the command line of clients that append, until `answers` responses if given."""
+    # The prefix is unique to this run, so no list gets the same name twice.
     prefix = f"Wizard-{next(_prefixes)}-"
-    # A client asks again when it has its answer, so there are as many more requests as there are clients.
+    # Each client sends a further request after its last response, so there is one more request per client.
     return [*command(url, clients, seconds, {}), prefix, *([str(answers + clients)] if answers else [])]
 
 
 def run(arguments: list[str]) -> Load:
-    """Run wrk to its end."""
+    """Run wrk until it ends, and return its result."""
     done = subprocess.run(arguments, stdout=subprocess.PIPE, check=True, text=True)  # noqa: S603
     return Load.parse(done.stdout)
 
 
 @contextmanager
 def running(arguments: list[str]) -> Iterator[None]:
-    """Let wrk run beside something else; what it has done does not matter."""
+    """Run wrk in the background and discard its result."""
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:  # noqa: S603
         try:
             yield

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make demo`: a server, five clients that add wizards at the same time, and what each of them gets back."""
+"""Run a server and five concurrent clients, and show what each client gets back (`make demo`)."""
 
 import asyncio
 import json
@@ -24,25 +24,25 @@ CLIENTS = {
 
 
 def say(line: str = "") -> None:
-    """Print a line at once."""
+    """Print a line and flush it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def fetch(url: str, media_type: str = "application/json") -> str:
-    """Return what the server answers."""
+    """Return the body of the server's response."""
     with urlopen(Request(url, headers={"Accept": media_type}), timeout=30) as answer:  # noqa: S310  # our own
         text: str = answer.read().decode()
     return text
 
 
 async def names(url: str) -> list[str]:
-    """Return the list that the server answers, without blocking the server beside us."""
+    """Return the server's list, without blocking the server in the same event loop."""
     return [wizard["name"] for wizard in json.loads(await asyncio.to_thread(fetch, url))]
 
 
 async def add(client: str, url: str) -> list[list[str]]:
-    """Add the wizards of one client, one after the other, and show what it got back."""
+    """Add the wizards of one client, one after the other, and show each response."""
     answers = []
     for name in CLIENTS[client]:
         answers.append(await names(f"{url}/wizards?name={quote(name)}"))
@@ -53,9 +53,9 @@ async def add(client: str, url: str) -> list[list[str]]:
 
 
 async def show(url: str) -> None:
-    """Show a greeting, the clients, and what the list is in the end."""
+    """Show the list at the start, the clients' responses, and the final list."""
     say(f"A server has started on {url}, its list in memory: {', '.join(await names(f'{url}/wizards'))}.")
-    say("Five clients add two wizards each, all at the same time. This is what each gets back:\n")
+    say("Five clients add two wizards each, all at the same time. Each client gets back:\n")
     got = await asyncio.gather(*(add(client, url) for client in CLIENTS))
     final = await names(f"{url}/wizards")
     answers = [answer for both in got for answer in both]
@@ -63,19 +63,21 @@ async def show(url: str) -> None:
     say(
         f"\nThe list holds {len(final)} names now, {len(set(final))} different ones: none lost, none doubled."
     )
-    say(f"{prefixes} of {len(answers)} answers are the beginning of it, as far as it had come.")
+    say(f"{prefixes} of {len(answers)} answers are the beginning of it, as far as the list had grown.")
     page = await asyncio.to_thread(fetch, f"{url}/wizards", "text/html")
-    say(f"A browser gets it as HTML, with harmless names: …{page[page.index('<p>Hello Fred') :][:55]}…\n")
+    say(
+        f"A browser gets the list as HTML, with escaped names: …{page[page.index('<p>Hello Fred') :][:55]}…\n"
+    )
 
 
 async def main() -> None:
-    """Serve on a free port, show, stop."""
+    """Serve on a free port, run the clients, and stop the server."""
     logging.getLogger("wizards").setLevel(logging.WARNING)
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
-    config.errorlog = None  # it would say where it listens once more
+    config.errorlog = None  # Hypercorn would log its address a second time
     app = create_app({"DATABASE_URL": "sqlite://"})
     shown = asyncio.Event()
     server = asyncio.create_task(serve(app, config, shutdown_trigger=shown.wait))
@@ -84,7 +86,7 @@ async def main() -> None:
     finally:
         shown.set()
         await server
-    say("The server has stopped. `make run` starts one that stays; `make help` lists the rest.")
+    say("The server has stopped. `make run` starts a server that keeps running; `make help` lists the rest.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What docs/operations.md, "Scale on paper", starts from: `.venv/bin/python docs/measure_scale.py`.
+"""Measure the figures of docs/operations.md, "Scale on paper".
 
-Eight server processes, each `workers = 0`, on one PostgreSQL: requests and statements a second, and the
-processor time that PostgreSQL and the servers take for each. Then the bytes of an answer. All of it runs
-on this one machine, clients too, so the ratios hold elsewhere and the rates do not.
+Run `.venv/bin/python docs/measure_scale.py`. Eight server processes, each with `workers = 0`, share one
+PostgreSQL: the script prints requests and statements a second, the processor time that PostgreSQL and the
+servers take for each, and the size of a response. Servers, database and clients share one machine, so the
+ratios hold on other machines and the rates do not.
 """
 
 import asyncio
@@ -31,12 +32,12 @@ APPEND = "GET /wizards?name={name} HTTP/1.1\r\nHost: test\r\nRange: bytes=-1\r\n
 
 
 def random_name() -> str:
-    """Return eight random letters, which hardly a compressor can shorten."""
-    return "".join(random.choices(string.ascii_lowercase, k=8))  # noqa: S311  # no secret
+    """Return eight random letters, which hardly compress."""
+    return "".join(random.choices(string.ascii_lowercase, k=8))  # noqa: S311  # the name is no secret
 
 
 class Usage(NamedTuple):
-    """Seconds of processor time and of the clock, and bytes of PostgreSQL's log, so far."""
+    """Processor time and clock in seconds, and bytes of PostgreSQL's log, so far."""
 
     database: float
     servers: float
@@ -45,7 +46,7 @@ class Usage(NamedTuple):
 
 
 async def ask(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: str) -> tuple[bytes, int]:
-    """Send one request; return the head of its answer and the bytes of the whole answer."""
+    """Send a request; return the response's head and the response's size in bytes."""
     reader, writer = stream
     writer.write(request.encode())
     head = await reader.readuntil(b"\r\n\r\n")
@@ -57,7 +58,7 @@ async def ask(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], request
 
 
 async def client(port: int, until: float, appends: bool, statuses: Counter[int]) -> None:  # noqa: FBT001
-    """Ask one request after the other: appends, or reads with the ETag of the last answer."""
+    """Send appends, or reads with the last response's ETag, one after the other."""
     stream = await asyncio.open_connection("127.0.0.1", port)
     etag = '""'
     while time.monotonic() < until:
@@ -70,7 +71,7 @@ async def client(port: int, until: float, appends: bool, statuses: Counter[int])
 
 
 async def load(ports: Sequence[int], readers: int, appenders: int) -> Counter[int]:
-    """Load every port with so many readers and appenders; return how many answers had which status."""
+    """Run readers and appenders on every port; return the number of responses by status."""
     statuses: Counter[int] = Counter()
     until = time.monotonic() + SECONDS
     kinds = [False] * readers + [True] * appenders
@@ -79,12 +80,12 @@ async def load(ports: Sequence[int], readers: int, appenders: int) -> Counter[in
 
 
 def processor_time(pids: set[int]) -> float:
-    """Return the processor time of these processes and of all their children, in seconds."""
+    """Return the processor time of processes and their children, in seconds."""
     total = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         if int(path.parent.name) in pids or int(fields[1]) in pids:
             total += int(fields[11]) + int(fields[12])
@@ -92,7 +93,7 @@ def processor_time(pids: set[int]) -> float:
 
 
 def statements(log: Path, start: int) -> Iterator[str]:
-    """Yield the kind of every statement in PostgreSQL's log behind the first `start` bytes."""
+    """Yield the kind of each statement after `start` bytes of PostgreSQL's log."""
     with log.open("rb") as file:
         file.seek(start)
         for line in file:
@@ -103,7 +104,7 @@ def statements(log: Path, start: int) -> Iterator[str]:
 
 
 def usage(folder: Path, servers: Sequence[Server]) -> Usage:
-    """Return what PostgreSQL, whose files are in `folder`, and the servers have used so far."""
+    """Return the usage so far of the servers and of PostgreSQL in `folder`."""
     postmaster = int((folder / "data/postmaster.pid").read_text().splitlines()[0])
     pids = {server.process.pid for server in servers if server.process}
     size = (folder / "log").stat().st_size
@@ -111,7 +112,7 @@ def usage(folder: Path, servers: Sequence[Server]) -> Usage:
 
 
 def measure(folder: Path, servers: Sequence[Server], readers: int, appenders: int) -> None:
-    """Load every server with so many clients and print what it cost."""
+    """Load every server with readers and appenders, and print the cost."""
     before = usage(folder, servers)
     statuses = asyncio.run(load([server.port for server in servers], readers, appenders))
     after = usage(folder, servers)
@@ -130,13 +131,13 @@ def measure(folder: Path, servers: Sequence[Server], readers: int, appenders: in
 
 
 def report(title: str, *lines: str) -> None:
-    """Print a title and what belongs to it."""
+    """Print a title and its indented lines."""
     sys.stdout.write("\n  ".join([title, *lines]) + "\n")
     sys.stdout.flush()
 
 
 def measure_load(directory: Path) -> None:
-    """Print what eight servers on one PostgreSQL make of reads, appends and both."""
+    """Measure reads, appends and both on eight servers with one PostgreSQL."""
     database = PostgreSQL()
     url = database.new_database()
     name = url.split("/")[3].partition("?")[0]
@@ -151,7 +152,7 @@ def measure_load(directory: Path) -> None:
 
 
 async def sizes(port: int, held: int) -> list[int]:
-    """Return the bytes of an answer: plain, gzipped, 304, the list after the first `held` bytes."""
+    """Return response sizes: plain, gzipped, 304, and the list after `held` bytes."""
     stream = await asyncio.open_connection("127.0.0.1", port)
     get = "GET /wizards HTTP/1.1\r\nHost: test\r\n"
     head, plain = await ask(stream, get + "\r\n")
@@ -164,7 +165,7 @@ async def sizes(port: int, held: int) -> list[int]:
 
 
 async def fill(port: int, first: int, last: int) -> int:
-    """Append names up to the `last`; return the bytes of the page before the last one."""
+    """Append names up to number `last`; return the page's size before the last name."""
     streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(64)]
 
     async def fill_share(share: int) -> None:
@@ -182,7 +183,7 @@ async def fill(port: int, first: int, last: int) -> int:
 
 
 def measure_sizes(directory: Path) -> None:
-    """Print the bytes of an answer, with its head, at three lengths of the list."""
+    """Print the size of a response, head included, at three lengths of the list."""
     with Server(directory, "sqlite://") as server:
         length = 3
         for last in (1_000, 10_000, 100_000):

@@ -10,13 +10,13 @@ wizards = first_names()
 
 @app.router.get("/")
 async def hello(_: Request) -> Response:
-    """Say hello."""
+    """Return the greeting."""
     return html("<p>Hello World from Flask!</p>")
 
 
 @app.router.get("/wizards")
 async def shared_list(request: Request) -> Response:
-    """Show the list, after appending to it."""
+    """Append the name, if any, and return the list."""
     names = request.query.get("name")
     if names and names[0]:
         wizards.append(names[0])
@@ -25,5 +25,5 @@ async def shared_list(request: Request) -> Response:
 
 @app.router.get("/api/wizards")
 async def gryffindors(_: Request) -> Response:
-    """Answer the fixed list."""
+    """Return the fixed list."""
     return json([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])

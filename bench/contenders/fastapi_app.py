@@ -11,13 +11,13 @@ wizards = first_names()
 
 @app.get("/", response_class=HTMLResponse)
 async def hello() -> str:
-    """Say hello."""
+    """Return the greeting."""
     return "<p>Hello World from Flask!</p>"
 
 
 @app.get("/wizards", response_class=HTMLResponse)
 async def shared_list(name: str | None = None) -> str:
-    """Show the list, after appending to it."""
+    """Append the name, if any, and return the list."""
     if name:
         wizards.append(name)
     return "".join(f"<p>Hello {name} is a wizard of system design with Flask!</p>" for name in wizards)
@@ -25,5 +25,5 @@ async def shared_list(name: str | None = None) -> str:
 
 @app.get("/api/wizards")
 async def gryffindors() -> list[dict[str, str]]:
-    """Answer the fixed list."""
+    """Return the fixed list."""
     return [{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")]

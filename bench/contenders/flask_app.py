@@ -1,4 +1,4 @@
-"""The Flask tutorial application that the service replaces. Its list is lost when it stops."""
+"""The Flask tutorial application that the service replaces; its list ends with the process."""
 
 from flask import Flask, Response, jsonify, request
 
@@ -10,13 +10,13 @@ wizards = first_names()
 
 @app.route("/")
 def hello() -> str:
-    """Say hello."""
+    """Return the greeting."""
     return "<p>Hello World from Flask!</p>"
 
 
 @app.route("/wizards")
 def shared_list() -> str:
-    """Show the list, after appending to it."""
+    """Append the name, if any, and return the list."""
     name = request.args.get("name")
     if name:
         wizards.append(name)
@@ -25,5 +25,5 @@ def shared_list() -> str:
 
 @app.route("/api/wizards")
 def gryffindors() -> Response:
-    """Answer the fixed list."""
+    """Return the fixed list."""
     return jsonify([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])

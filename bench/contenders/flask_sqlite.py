@@ -1,7 +1,7 @@
 """The Flask application with the service's durability: every append is committed to SQLite.
 
-The settings of the database are the service's own: WAL, and an fsync for every commit. One connection is kept
-for each thread, the table is the truth for every answer, and names are escaped, since they are kept for good.
+The settings of the database are the service's own: WAL, and an fsync for every commit. Each thread keeps one
+connection, every response is read from the table, and names are escaped, because they are stored permanently.
 """
 
 import os
@@ -32,13 +32,13 @@ with database() as creating:
 
 @app.route("/")
 def hello() -> str:
-    """Say hello."""
+    """Return the greeting."""
     return "<p>Hello World from Flask!</p>"
 
 
 @app.route("/wizards")
 def shared_list() -> str:
-    """Show the list, after appending to it."""
+    """Append the name, if any, and return the list."""
     name = request.args.get("name")
     if name:
         with database() as appending:
@@ -51,5 +51,5 @@ def shared_list() -> str:
 
 @app.route("/api/wizards")
 def gryffindors() -> Response:
-    """Answer the fixed list."""
+    """Return the fixed list."""
     return jsonify([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])

@@ -1,6 +1,6 @@
-"""The floor: a bare ASGI callable that knows the bytes of every answer beforehand.
+"""The floor: a bare ASGI callable that knows the bytes of every response beforehand.
 
-It sends what the service sends, headers included, so what it costs is the server's own cost.
+The floor sends the same bytes as the service, headers included, so its cost is the server's own cost.
 """
 
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ GRYFFINDORS += b"]\n"
 
 
 def answer(status: int, headers: Headers, body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the two ASGI messages of an answer."""
+    """Return the two ASGI messages of a response."""
     return (
         {"type": "http.response.start", "status": status, "headers": headers},
         {"type": "http.response.body", "body": body},
@@ -41,13 +41,13 @@ def answer(status: int, headers: Headers, body: bytes) -> tuple[dict[str, Any], 
 
 
 def whole(kind: tuple[bytes, bytes], body: bytes, *more: tuple[bytes, bytes]) -> Any:
-    """Return the messages of a 200 with its length."""
+    """Return the messages of a 200 with a Content-Length."""
     return answer(200, [kind, (b"content-length", b"%d" % len(body)), *more, *SAFETY], body)
 
 
 page = Page()
 names = first_names()
-for start in range(0, len(names), PORTION):  # as the service reads them: gzip shows it
+for start in range(0, len(names), PORTION):  # in the service's chunks, which the gzipped bytes depend on
     page.extend(names[start : start + PORTION])
 document = page.snapshot.html
 PLAIN, ZIPPED = (b"".join(text.slices(0, text.size)) for text in (document.plain, document.gzip))
@@ -60,7 +60,7 @@ LIST_UNCHANGED = answer(304, [HTML, (b"etag", ETAG), *SAFETY, VARY], b"")
 
 
 def list_answer(headers: Headers) -> Any:
-    """Choose the representation of the list."""
+    """Return the messages of the requested representation of the list."""
     for header, value in headers:
         if header == b"accept-encoding" and value == b"gzip":
             return LIST_ZIPPED
@@ -70,7 +70,7 @@ def list_answer(headers: Headers) -> Any:
 
 
 async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
-    """Answer one request, or the server's start and stop."""
+    """Answer one request, or the server's lifespan."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()

@@ -1,4 +1,4 @@
-"""The plain Quart port of the Flask application: its handlers and a lock, no more."""
+"""The plain Quart port of the Flask application: the same handlers and a lock."""
 
 import asyncio
 
@@ -13,13 +13,13 @@ lock = asyncio.Lock()
 
 @app.route("/")
 async def hello() -> str:
-    """Say hello."""
+    """Return the greeting."""
     return "<p>Hello World from Flask!</p>"
 
 
 @app.route("/wizards")
 async def shared_list() -> str:
-    """Show the list, after appending to it."""
+    """Append the name, if any, and return the list."""
     name = request.args.get("name")
     async with lock:
         if name:
@@ -29,5 +29,5 @@ async def shared_list() -> str:
 
 @app.route("/api/wizards")
 async def gryffindors() -> Response:
-    """Answer the fixed list."""
+    """Return the fixed list."""
     return jsonify([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])

@@ -11,12 +11,12 @@ wizards = first_names()
 
 
 async def hello(_: Request) -> HTMLResponse:
-    """Say hello."""
+    """Return the greeting."""
     return HTMLResponse("<p>Hello World from Flask!</p>")
 
 
 async def shared_list(request: Request) -> HTMLResponse:
-    """Show the list, after appending to it."""
+    """Append the name, if any, and return the list."""
     name = request.query_params.get("name")
     if name:
         wizards.append(name)
@@ -26,7 +26,7 @@ async def shared_list(request: Request) -> HTMLResponse:
 
 
 async def gryffindors(_: Request) -> JSONResponse:
-    """Answer the fixed list."""
+    """Return the fixed list."""
     return JSONResponse([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])
 
 

@@ -35,10 +35,11 @@ from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import BOUNDS, DEFAULTS
 
-README, GUIDE, OPERATIONS = DOCUMENTS = (
+README, GUIDE, OPERATIONS, _ = DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "from-flask-to-quart.md",
     ROOT / "docs" / "operations.md",
+    ROOT / "SECURITY.md",
 )
 RUNNING = r"Running on http://127\.0\.0\.1:([1-9]\d*)"
 HYPERCORN = [sys.executable, "-m", "hypercorn"]
@@ -110,7 +111,7 @@ def has_options(command: Command, _: Place) -> None:
     known = subprocess.run([*HYPERCORN, "--help"], capture_output=True, check=True, text=True).stdout
     words = shlex.split(command.line)
     assert words[0].rpartition("/")[2] == "hypercorn"
-    assert words[-1] in {"asgi:app", "app:app"}
+    assert words[-1] in {"asgi:app", "app:app", "wizards.asgi:app"}
     assert {word for word in words if word.startswith("--")} <= set(re.findall("--[a-z-]+", known))
 
 
@@ -246,7 +247,7 @@ def is_elsewhere(_: Command, __: Place) -> None:
 COMMANDS: list[tuple[str, Callable[[Command, Place], None]]] = [
     ("make [a-z-]+", has_target),
     ("WIZARDS_[A-Z_]+=.*", takes_url),
-    ("hypercorn (--workers 2 )?(asgi|app):app", serves),
+    (r"hypercorn (--workers 2 )?((wizards\.)?asgi|app):app", serves),
     ("openssl .*", makes_certificate),
     ("hypercorn .* --certfile .*", serves_tls),
     ("hypercorn .* --(access-logfile|statsd-host) .*", logs),
@@ -308,6 +309,16 @@ def test_readme_answers(tmp_path: Path) -> None:
     """A server answers as the README shows."""
     with Server(tmp_path) as server:
         assert check_answers(console(README), server.port) == 3
+
+
+def test_readme_test(tmp_path: Path) -> None:
+    """The test that the README shows passes, with this project's own settings of pytest."""
+    (shown,) = (block for block in blocks(README) if block.kind == "python test_append.py")
+    (tmp_path / "test_append.py").write_text(shown.text)
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", *options, "test_append.py"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True)
+    assert "1 passed" in done.stdout
 
 
 def test_guide(tmp_path: Path) -> None:
@@ -404,17 +415,16 @@ def check_unit(block: Block) -> None:
 
 
 def check_map(block: Block) -> None:
-    """Check that the map of the source names what there is, and all modules."""
-    named = re.findall(r"[a-z0-9_/]+\.(?:py|toml)", block.text)
-    modules = {path.name for path in (ROOT / "src" / "wizards").glob("*.py")} - {"__init__.py"}
-    assert modules <= {Path(name).name for name in named}
-    for name in named:
+    """Check that the files and folders which a map of the source names exist."""
+    modules = {path.name for path in (ROOT / "src" / "wizards").rglob("*.py")}
+    for name in re.findall(r"[a-z0-9_/]+(?:\.py|\.toml|/)", block.text):
         assert (ROOT / name).exists() or Path(name).name in modules, name
 
 
 BLOCKS: dict[str, Callable[[Block], None]] = {
     "console": lambda _: None,  # test_commands
     "python app.py": lambda _: None,  # test_guide
+    "python test_append.py": lambda _: None,  # test_readme_test
     "ini": check_unit,
     "nginx": lambda _: None,  # needs nginx
     "": check_map,
@@ -428,12 +438,20 @@ def test_blocks(document: Path) -> None:
         BLOCKS[block.kind if block.kind in BLOCKS else block.kind.split()[0]](block)
 
 
+def headings(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives a document's headings."""
+    found = re.findall("^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
+
+
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
 def test_names_in_prose(document: Path) -> None:
     """Links between documents lead somewhere, and targets of make that prose names exist."""
     text = document.read_text()
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (document.parent / link).exists(), link
+    for link, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), link
+        assert not heading or heading in headings(target), heading
     for target in re.findall(r"`make ([a-z-]+)", text):
         has_target(Command(f"make {target}", ""), None)  # type: ignore[arg-type]
 
