@@ -1,20 +1,19 @@
 """Clients of an application in this very process, and of one behind a socket."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from httpx import ASGITransport, AsyncClient
-from quart import Quart
 
 from wizards import create_app
 
 
 @asynccontextmanager
-async def client_of(app: Quart, root_path: str = "") -> AsyncIterator[AsyncClient]:
+async def client_of(app: Callable[..., Awaitable[None]], root_path: str = "") -> AsyncIterator[AsyncClient]:
     """Give a client of `app`. Like httpx itself it runs no lifespan."""
     # Hypercorn's types are narrower than httpx's.
-    transport = ASGITransport(app, root_path=root_path)  # type: ignore[arg-type]
+    transport = ASGITransport(app, root_path=root_path)
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
 

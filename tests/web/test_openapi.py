@@ -109,6 +109,7 @@ FULL = [Provoked(f"{method} {APPEND}", 507) for method in ("GET", "HEAD")]
 OUTAGE = [Provoked(f"{method} {path}", 503) for method in ("GET", "HEAD") for path in ("/wizards", APPEND)]
 AS_JSON = [row.as_json() for row in (*OF_THE_LIST, *PARTS, *OTHER_METHODS) if row.line.startswith("GET")]
 AS_JSON += [row.as_json() for row in OTHER_METHODS]
+AS_JSON += [Provoked("OPTIONS /wizards", 400, BAD_HOST).as_json()]
 
 Answer = tuple[str, str, str, str | None]
 
