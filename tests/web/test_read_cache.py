@@ -1,4 +1,4 @@
-"""The read cache: what is known is answered without Quart, and never when it is out of date."""
+"""The read cache answers repeated requests without Quart and never with a stale answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quart import Quart, request_started
 
-from support.clients import client_of
+from support.clients import open_client
+from support.pages import GREETING
 from support.stores import make_store
 from wizards import create_app, read_cache
 from wizards.front import Front
 from wizards.roster import Roster
 
 
-class Entries:
-    """Counts the requests that enter Quart."""
+class QuartRequests:
+    """Counts the requests that reach Quart."""
 
     def __init__(self, app: Quart) -> None:
         self.count = 0
@@ -39,62 +40,62 @@ async def app(tmp_path: Path) -> AsyncIterator[Quart]:
 
 @pytest.fixture
 async def client(app: Quart) -> AsyncIterator[AsyncClient]:
-    async with client_of(app) as client:
+    async with open_client(app) as client:
         yield client
 
 
 @pytest.mark.parametrize("target", ["/", "/?x=1", "/api/wizards", "/wizards", "/wizards?x=1", "/wizards?"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_known_answer_does_not_enter_quart(
+async def test_cached_answer_bypasses_quart(
     app: Quart, client: AsyncClient, method: str, target: str
 ) -> None:
-    """The second answer is the first one, and Quart has seen one request."""
-    entries = Entries(app)
+    """The second answer equals the first, and only the first request reaches Quart."""
+    seen = QuartRequests(app)
     first = await client.request(method, target)
     again = await client.request(method, target)
-    assert entries.count == 1
+    assert seen.count == 1
     assert (again.status_code, again.headers, again.content) == (200, first.headers, first.content)
 
 
-async def test_many_at_once_enter_quart_once(app: Quart, client: AsyncClient) -> None:
-    """Of many that ask for the same at once one answer of Quart serves all, also after a batch of appends."""
-    entries = Entries(app)
+async def test_concurrent_requests_reach_quart_once(app: Quart, client: AsyncClient) -> None:
+    """One answer of Quart serves all concurrent equal requests, also after a batch of appends."""
+    seen = QuartRequests(app)
     await asyncio.gather(*(client.get("/wizards") for _ in range(50)))
-    assert entries.count == 1
+    assert seen.count == 1
     pages = await asyncio.gather(*(client.get(f"/wizards?name=w{number}") for number in range(50)))
-    assert entries.count == 1 + len({page.headers["ETag"] for page in pages}) < 50
+    assert seen.count == 1 + len({page.headers["ETag"] for page in pages}) < 50
     assert all(f"w{number} is a wizard" in page.text for number, page in enumerate(pages))
 
 
-async def test_who_leaves_spoils_nothing(app: Quart, client: AsyncClient) -> None:
-    """The answer that the first client left behind is there for the next."""
-    entries = Entries(app)
-    leaver = asyncio.create_task(client.get("/wizards"))
-    await entries.first.wait()
-    leaver.cancel()
-    await asyncio.gather(leaver, return_exceptions=True)
+async def test_cancelled_request_still_fills_the_cache(app: Quart, client: AsyncClient) -> None:
+    """The answer to a request that was cancelled serves the next client."""
+    seen = QuartRequests(app)
+    cancelled = asyncio.create_task(client.get("/wizards"))
+    await seen.first.wait()
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
     assert (await client.get("/wizards")).status_code == 200
-    assert entries.count == 1
+    assert seen.count == 1
 
 
-async def test_conditional_answer_is_known_too(app: Quart, client: AsyncClient) -> None:
-    """A 304 is replayed as well."""
+async def test_304_is_cached(app: Quart, client: AsyncClient) -> None:
+    """Only the first of several equal conditional requests reaches Quart."""
     headers = {"If-None-Match": (await client.get("/wizards")).headers["ETag"]}
-    entries = Entries(app)
+    seen = QuartRequests(app)
     assert [(await client.get("/wizards", headers=headers)).status_code for _ in range(3)] == [304] * 3
-    assert entries.count == 1
+    assert seen.count == 1
 
 
 @pytest.mark.parametrize("append", ["name=Luna", "n%61me=Luna", "x=1&name=Luna", "name=Luna&name="])
-async def test_append_is_never_replayed(client: AsyncClient, append: str) -> None:
-    """However the key is written, each append appends."""
+async def test_append_is_never_cached(client: AsyncClient, append: str) -> None:
+    """Each append appends, however its key is written."""
     for times in (1, 2):
         page = (await client.get(f"/wizards?{append}")).text
         assert page.count("Luna") == times
 
 
-async def test_sees_what_others_append(tmp_path: Path, client: AsyncClient) -> None:
-    """A name that another process has committed is in the very next answer."""
+async def test_sees_appends_of_other_processes(tmp_path: Path, client: AsyncClient) -> None:
+    """A name that another process has committed is in the next answer."""
     await client.get("/wizards")
     other = make_store(f"sqlite:///{tmp_path}/wizards.db")
     await other.open()
@@ -125,11 +126,11 @@ TARGETS = st.sampled_from(["/", "/wizards", "/wizards?x=1", "/wizards?name=", "/
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["GET", "HEAD"]), TARGETS, HEADERS), max_size=25))
-async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, str]]]) -> None:
-    """In any sequence of requests, every answer is what Quart would have answered without the cache."""
+async def test_answers_as_without_cache(requests: list[tuple[str, str, dict[str, str]]]) -> None:
+    """In any sequence of requests every answer equals that of Quart without the cache."""
     cached, plain = (create_app({"DATABASE_URL": "sqlite://"}) for _ in range(2))
     plain.asgi_app = plain.asgi_app._app  # type: ignore[method-assign,attr-defined]
-    async with cached.test_app(), plain.test_app(), client_of(cached) as one, client_of(plain) as other:
+    async with cached.test_app(), plain.test_app(), open_client(cached) as one, open_client(plain) as other:
         etag = '"none"'
         for method, target, drawn in requests:
             headers = {key: value.replace("ETAG", etag) for key, value in drawn.items()}
@@ -140,8 +141,8 @@ async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, st
             etag = first.headers.get("ETag", etag)
 
 
-async def test_is_bounded(app: Quart, client: AsyncClient) -> None:
-    """However many different requests come, only so many answers are kept."""
+async def test_cache_is_bounded(app: Quart, client: AsyncClient) -> None:
+    """The cache keeps a bounded number of answers to different requests."""
     for number in range(read_cache.MOST_KEPT + 10):
         await client.get(f"/?{number}")
         await client.get(f"/wizards?{number}")
@@ -150,19 +151,19 @@ async def test_is_bounded(app: Quart, client: AsyncClient) -> None:
         assert len(cache._answers) == read_cache.MOST_KEPT
 
 
-async def test_more_at_once_than_are_kept(client: AsyncClient) -> None:
-    """So many different parts asked for at once that there is no room for all of them: all are answered."""
-    parts = [{"Range": f"bytes={begin}-"} for begin in range(2 * read_cache.MOST_KEPT)]
-    answers = await asyncio.gather(*(client.get("/wizards", headers=part) for part in parts))
+async def test_more_concurrent_requests_than_seen(client: AsyncClient) -> None:
+    """More different concurrent requests than the cache has room for are all answered."""
+    ranges = [{"Range": f"bytes={start}-"} for start in range(2 * read_cache.MOST_KEPT)]
+    answers = await asyncio.gather(*(client.get("/wizards", headers=header) for header in ranges))
     assert {answer.status_code for answer in answers} == {206, 416}
 
 
 async def test_fixed_answers_need_no_storage(tmp_path: Path) -> None:
-    """`/` and `/api/wizards` answer while the storage is out of reach; the list says 503, not 500."""
+    """During an outage `/` and `/api/wizards` answer as usual, and the list answers 503, not 500."""
     app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/missing/wizards.db"})
-    async with client_of(app) as client:
+    async with open_client(app) as client:
         for _ in range(2):
-            assert (await client.get("/")).text == "<p>Hello World from Flask!</p>"
+            assert (await client.get("/")).text == GREETING
             assert len((await client.get("/api/wizards")).json()) == 3
             for query in ("", "?name=Luna"):
                 response = await client.get(f"/wizards{query}")
