@@ -1,4 +1,4 @@
-"""Documents that only grow, and the page that is made of them."""
+"""Append-only documents, and the rendered list that consists of them."""
 
 import gzip
 import json
@@ -20,13 +20,13 @@ pieces = st.lists(st.binary(max_size=50), max_size=20)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-def whole(text: Text) -> bytes:
+def read_whole(text: Text) -> bytes:
     return b"".join(text.slices(0, text.size))
 
 
 @given(pieces, st.binary(max_size=40))
-def test_cut_is_what_was_added(parts: list[bytes], ending: bytes) -> None:
-    """Every cut is all that was added before it and the ending, plain and gzipped, and stays so."""
+def test_cut_holds_what_was_added_before(parts: list[bytes], ending: bytes) -> None:
+    """A cut is everything added before it plus the ending, plain and gzipped, and never changes."""
     with patch.object(document, "BLOCK", SMALL_BLOCK):
         growing = GrowingDocument(ending)
         cuts = [growing.snapshot()]
@@ -34,28 +34,28 @@ def test_cut_is_what_was_added(parts: list[bytes], ending: bytes) -> None:
             growing.extend(part)
             cuts.append(growing.snapshot())
         for cut, content in zip(cuts, accumulate(parts, initial=b""), strict=True):
-            assert whole(cut.plain) == content + ending
+            assert read_whole(cut.plain) == content + ending
             assert cut.plain.size == len(content + ending)
-            assert gzip.decompress(whole(cut.gzip)) == content + ending
-            assert cut.gzip.size == len(whole(cut.gzip))
+            assert gzip.decompress(read_whole(cut.gzip)) == content + ending
+            assert cut.gzip.size == len(read_whole(cut.gzip))
             assert cut.etag == blake2b(content, digest_size=16).hexdigest()
 
 
 @given(pieces, st.integers(0, 1100), st.integers(0, 1100))
-def test_slices(parts: list[bytes], begin: int, end: int) -> None:
-    """Slices are the bytes that were asked for, in pieces of about a block."""
+def test_slices_hold_the_requested_bytes(parts: list[bytes], begin: int, end: int) -> None:
+    """Slices join to exactly the requested bytes, each about a block long."""
     with patch.object(document, "BLOCK", SMALL_BLOCK):
         growing = GrowingDocument(b"ending")
         for part in parts:
             growing.extend(part)
         text = growing.snapshot().plain
         slices = list(text.slices(begin, min(end, text.size)))
-        assert b"".join(slices) == whole(text)[begin:end]
+        assert b"".join(slices) == read_whole(text)[begin:end]
         assert all(len(piece) <= SMALL_BLOCK + len(b"ending") for piece in slices)
 
 
 def test_cuts_share_their_bytes() -> None:
-    """A hundred cuts of a long document cost little more than one."""
+    """A hundred cuts of a long document take little more memory than one."""
     growing = GrowingDocument()
     growing.extend(b"x" * 40 * document.BLOCK)
     cuts: list[Document] = []
@@ -70,7 +70,7 @@ def test_cuts_share_their_bytes() -> None:
 
 @given(st.lists(st.lists(names, max_size=5), max_size=8))
 def test_text_does_not_depend_on_batches(batches: list[list[str]]) -> None:
-    """The same names give the same text and the same ETags, however they were batched."""
+    """The same names give the same text and the same ETags in any division into batches."""
     here, there = RenderedList(), RenderedList()
     for batch in batches:
         here.extend(batch)
@@ -80,32 +80,32 @@ def test_text_does_not_depend_on_batches(batches: list[list[str]]) -> None:
         (here.snapshot.html, there.snapshot.html),
         (here.snapshot.json, there.snapshot.json),
     ):
-        assert whole(one.plain) == whole(other.plain)
+        assert read_whole(one.plain) == read_whole(other.plain)
         assert one.etag == other.etag
 
 
 class Paragraphs(HTMLParser):
-    """Collects what a page's paragraphs show."""
+    """Collects the text of a page's paragraphs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shown: list[str] = []
+        self.texts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert (tag, attrs) == ("p", [])
-        self.shown.append("")
+        self.texts.append("")
 
     def handle_data(self, data: str) -> None:
-        self.shown[-1] += data
+        self.texts[-1] += data
 
 
 @given(st.lists(names, max_size=10))
 def test_page_shows_names_as_text(all_names: list[str]) -> None:
-    """Whatever a name holds, the page shows it as text, and the JSON gives it back."""
+    """The page shows any name as text, and the JSON returns it unchanged."""
     page = RenderedList()
     page.extend(all_names)
     parser = Paragraphs()
-    parser.feed(whole(page.snapshot.html.plain).decode())
+    parser.feed(read_whole(page.snapshot.html.plain).decode())
     parser.close()
-    assert parser.shown == [f"Hello {name} is a wizard of system design with Flask!" for name in all_names]
-    assert json.loads(whole(page.snapshot.json.plain)) == [{"name": name} for name in all_names]
+    assert parser.texts == [f"Hello {name} is a wizard of system design with Flask!" for name in all_names]
+    assert json.loads(read_whole(page.snapshot.json.plain)) == [{"name": name} for name in all_names]

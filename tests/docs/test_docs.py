@@ -1,8 +1,7 @@
-"""What the documents say is true: every block in them is run, or is named here with the reason why not.
+"""Every code block in the documents is checked by running it, or is listed here with a reason why not.
 
-A block is code between fences. What checks it depends on the word behind the fence: the lines of a
-`console` block are commands (`$ …`) and what they print; each has to match a row of COMMANDS. A block or a
-command that nothing here knows fails.
+The word after the opening fence selects the check of a block. A `console` block consists of commands (`$ …`)
+and their output; each command has to match a row of COMMANDS. An unknown block or command fails.
 """
 
 import configparser
@@ -30,7 +29,8 @@ import httpx
 import pytest
 from hypercorn.config import Config
 
-from support.postgresql import PostgreSQL, _programs
+from support.pages import GREETING
+from support.postgresql import PostgreSQL, find_programs
 from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import BOUNDS, DEFAULTS
@@ -46,7 +46,7 @@ HYPERCORN = [sys.executable, "-m", "hypercorn"]
 
 
 class Block(NamedTuple):
-    """Code in a document: the words behind the fence, and the text."""
+    """A code block of a document: the words after the fence, and the text."""
 
     document: Path
     kind: str
@@ -54,7 +54,7 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command of a console block and what it prints."""
+    """A command of a console block and its output."""
 
     line: str
     output: str
@@ -67,7 +67,7 @@ def blocks(document: Path) -> Iterator[Block]:
 
 def commands(block: Block) -> Iterator[Command]:
     starts = [*(found.start() for found in re.finditer(r"^\$ ", block.text, re.MULTILINE)), len(block.text)]
-    assert starts[0] == 0, f"{block.document.name}: this begins with no command: {block.text}"
+    assert starts[0] == 0, f"{block.document.name}: does not start with a command: {block.text}"
     for start, end in pairwise(starts):
         line, _, output = block.text[start:end].removeprefix("$ ").partition("\n")
         yield Command(line.partition("  #")[0].strip(), output)
@@ -86,7 +86,7 @@ def console(document: Path) -> Iterator[Command]:
 
 
 class Place(NamedTuple):
-    """Where a command is tried: an empty folder and a PostgreSQL."""
+    """The environment of a command: an empty folder and a PostgreSQL server."""
 
     folder: Path
     postgresql: PostgreSQL
@@ -99,7 +99,7 @@ def has_target(command: Command, _: Place) -> None:
 
 
 def takes_url(command: Command, place: Place) -> None:
-    """Check the setting in front of a command, and the command."""
+    """Check the setting before a command, and the command."""
     setting, _, rest = command.line.partition(" ")
     name, _, value = setting.partition("=")
     create_app({name.removeprefix("WIZARDS_"): value})
@@ -107,7 +107,7 @@ def takes_url(command: Command, place: Place) -> None:
 
 
 def has_options(command: Command, _: Place) -> None:
-    """Check that Hypercorn knows the options. The server itself is started by the tests of its claims."""
+    """Check that Hypercorn knows the options, without starting the server."""
     known = subprocess.run([*HYPERCORN, "--help"], capture_output=True, check=True, text=True).stdout
     words = shlex.split(command.line)
     assert words[0].rpartition("/")[2] == "hypercorn"
@@ -117,7 +117,7 @@ def has_options(command: Command, _: Place) -> None:
 
 @contextmanager
 def serving(folder: Path, line: str = "hypercorn app:app", output: Path = Path(os.devnull)) -> Iterator[int]:
-    """Run the command in `folder`, but on a port that is free; give the port."""
+    """Run the command in `folder` on a free port and yield the port."""
     with output.open("wb") as file, socket.create_server(("127.0.0.1", 0)) as listener:
         process = subprocess.Popen(
             [*HYPERCORN, "--bind", f"fd://{listener.fileno()}", *shlex.split(line)[1:]],
@@ -135,29 +135,29 @@ def serving(folder: Path, line: str = "hypercorn app:app", output: Path = Path(o
             process.kill()
 
 
-def bring_ours(folder: Path) -> None:
-    """Copy what our commands name into `folder`."""
+def copy_app(folder: Path) -> None:
+    """Copy the files that our commands name into `folder`."""
     for name in ("asgi.py", "hypercorn.toml"):
         shutil.copy(ROOT / name, folder)
 
 
 def serves(command: Command, place: Place) -> None:
-    """Start the reader's app, or ours, and ask for the greeting."""
+    """Start the guide's app or ours and request the greeting."""
     has_options(command, place)
-    bring_ours(place.folder)
+    copy_app(place.folder)
     (place.folder / "app.py").write_text(LISTINGS[-1].text)
     with serving(place.folder, command.line) as port:
-        assert fetch(port, "/") == "<p>Hello World from Flask!</p>"
+        assert fetch(port, "/") == GREETING
 
 
 def makes_certificate(command: Command, place: Place) -> None:
-    """Make a certificate, as the next command wants one."""
+    """Make the certificate that the next command needs."""
     subprocess.run(shlex.split(command.line), cwd=place.folder, check=True, capture_output=True)
 
 
 def serves_tls(command: Command, place: Place) -> None:
-    """Serve with the certificate; a client that trusts it gets HTTP/2."""
-    bring_ours(place.folder)
+    """Serve with the certificate; a client that trusts the certificate gets HTTP/2."""
+    copy_app(place.folder)
     trust = ssl.create_default_context(cafile=place.folder / "cert.pem")
     with serving(place.folder, without_bind(command.line)) as port:
         with httpx.Client(http2=True, verify=trust) as client:
@@ -166,8 +166,8 @@ def serves_tls(command: Command, place: Place) -> None:
 
 
 def logs(command: Command, place: Place) -> None:
-    """Serve with the access log and with statsd; both tell of a request what the document says."""
-    bring_ours(place.folder)
+    """Serve with the access log or statsd and check the entry of a request."""
+    copy_app(place.folder)
     with socket.socket(type=socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         statsd.settimeout(30)
@@ -191,7 +191,7 @@ def without_bind(line: str) -> str:
 
 
 def counts(command: Command, place: Place) -> None:
-    """Run the guide's loop against one list; it counts as the guide says that one list would."""
+    """Run the guide's loop against one list; its output is that of a single list."""
     (place.folder / "app.py").write_text(LISTINGS[-1].text)
     with serving(place.folder) as port:
         line = command.line.replace(":8000", f":{port}")
@@ -200,11 +200,11 @@ def counts(command: Command, place: Place) -> None:
 
 
 def backs_up_sqlite(command: Command, place: Place) -> None:
-    """Back a list up while it is open; the back-up holds it all."""
+    """Back up a list while it is open; the backup is complete."""
     source = create_list(place.folder / "wizards.db")
     if shutil.which("sqlite3"):
         subprocess.run(shlex.split(command.line), cwd=place.folder, check=True)
-    else:  # the same through the library that the program is made of
+    else:  # the same through the library behind the program
         with closing(sqlite3.connect(place.folder / "wizards.backup")) as target:
             source.backup(target)
     source.close()
@@ -220,7 +220,7 @@ def create_list(file: Path) -> sqlite3.Connection:
 
 
 def dumps_postgresql(command: Command, place: Place) -> None:
-    """Dump a list from a database of the test's own."""
+    """Dump a list from a new database."""
     url = place.postgresql.new_database()
     place.postgresql.execute(
         "CREATE TABLE wizards AS SELECT 'Luna' AS name", url.split("/")[3].partition("?")[0]
@@ -228,22 +228,25 @@ def dumps_postgresql(command: Command, place: Place) -> None:
     line = command.line.replace("postgresql://merlin@db/wizards", url)
     assert url in line
     subprocess.run(
-        [_programs() / "pg_dump", *shlex.split(line)[1:]], cwd=place.folder, check=True, capture_output=True
+        [find_programs() / "pg_dump", *shlex.split(line)[1:]],
+        cwd=place.folder,
+        check=True,
+        capture_output=True,
     )
     assert "Luna" in (place.folder / "wizards.sql").read_text()
 
 
 def is_installed(command: Command, _: Place) -> None:
-    """Check that the names are those of packages; a test does not download."""
+    """Check that the packages are installed, without a download."""
     for name in shlex.split(command.line)[2:]:
         assert distribution("wizards" if name.startswith(".") else name)
 
 
-def is_elsewhere(_: Command, __: Place) -> None:
-    """Do nothing: the reason stands beside it."""
+def skip(_: Command, __: Place) -> None:
+    """Do nothing; the comment in COMMANDS gives the reason."""
 
 
-# The first row whose pattern matches the whole command says how it is checked.
+# The first row whose pattern matches the whole command has its check.
 COMMANDS: list[tuple[str, Callable[[Command, Place], None]]] = [
     ("make [a-z-]+", has_target),
     ("WIZARDS_[A-Z_]+=.*", takes_url),
@@ -256,23 +259,23 @@ COMMANDS: list[tuple[str, Callable[[Command, Place], None]]] = [
     ("sqlite3 .*", backs_up_sqlite),
     ("pg_dump .*", dumps_postgresql),
     ("pip install .*", is_installed),
-    ("curl .*", is_elsewhere),  # test_readme_answers and test_guide compare their output
-    ("(mkdir|cd|python3 -m venv|[.]|python -c|deactivate).*", is_elsewhere),  # test_guide_environment
-    ("quart --debug run", is_elsewhere),  # it takes port 5000; test_guide_hot_reload gives it another
-    ("systemctl .*", is_elsewhere),  # needs root and systemd
+    ("curl .*", skip),  # test_readme_answers and test_guide compare the output
+    ("(mkdir|cd|python3 -m venv|[.]|python -c|deactivate).*", skip),  # test_guide_environment
+    ("quart --debug run", skip),  # uses port 5000; test_guide_hot_reload runs it on a free port
+    ("systemctl .*", skip),  # needs root and systemd
 ]
 
 
 def run(command: Command, place: Place) -> None:
     """Check one command."""
     check = next((check for pattern, check in COMMANDS if re.fullmatch(pattern, command.line)), None)
-    assert check is not None, f"nothing here checks: {command.line}"
+    assert check is not None, f"no check for: {command.line}"
     check(command, place)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_commands(document: Path, tmp_path: Path, postgresql: PostgreSQL) -> None:
-    """Every command in a document does what the document says, or is named here with a reason."""
+    """Every command in a document does what the document says, or is skipped here with a reason."""
     place = Place(tmp_path, postgresql)
     if os.geteuid() == 0:
         tmp_path.chmod(0o755)
@@ -292,7 +295,7 @@ def fetch(port: int, target: str) -> str:
 
 
 def check_answers(found: Iterator[Command], port: int) -> int:
-    """Do what each curl does, compare the answers, return how many there were."""
+    """Send the request of each curl command, compare the answers and return their number."""
     count = 0
     for command in found:
         words = shlex.split(command.line)
@@ -322,7 +325,7 @@ def test_readme_test(tmp_path: Path) -> None:
 
 
 def test_guide(tmp_path: Path) -> None:
-    """Each listing of the guide is a whole app that answers as the guide shows before the next listing."""
+    """Each listing of the guide is a complete app that gives the answers shown after it."""
     found = list(blocks(GUIDE))
     listings = [index for index, block in enumerate(found) if block.kind == "python app.py"]
     compared = 0
@@ -336,7 +339,7 @@ def test_guide(tmp_path: Path) -> None:
 
 
 def test_guide_restarts_the_server() -> None:
-    """Whoever follows the guide to the letter asks a server that runs the listing before the question."""
+    """A reader who follows the guide sends each request to a server that runs the preceding listing."""
     events = {
         "```python app.py": False,
         "$ hypercorn --workers": False,
@@ -344,17 +347,17 @@ def test_guide_restarts_the_server() -> None:
         "start it again": True,
         "start `hypercorn app:app`": True,
     }
-    is_current, asked = False, 0
+    is_current, requests = False, 0
     for event in re.findall("|".join(map(re.escape, [*events, "$ curl"])), GUIDE.read_text()):
         is_current = events.get(event, is_current)
         if event == "$ curl":
             assert is_current
-            asked += 1
-    assert asked == 3
+            requests += 1
+    assert requests == 3
 
 
-def test_guide_answers_as_we_do(tmp_path: Path) -> None:
-    """The reader's app in the end answers the four requests of the contract as ours does."""
+def test_guide_answers_like_our_app(tmp_path: Path) -> None:
+    """The last listing of the guide answers four requests exactly like our app."""
     (tmp_path / "app.py").write_text(LISTINGS[-1].text)
     with serving(tmp_path) as theirs, Server(tmp_path) as ours:
         for target in ("/", "/wizards", "/wizards?name=%3Cb%3E", "/api/wizards"):
@@ -362,7 +365,7 @@ def test_guide_answers_as_we_do(tmp_path: Path) -> None:
 
 
 def test_guide_environment(tmp_path: Path) -> None:
-    """The steps of the shell make an environment, show that it is active, and leave it."""
+    """The shell commands make an environment, show that it is active, and leave it."""
     steps = [command.line for command in console(GUIDE)]
     shell = [line for line in steps if re.match("mkdir|cd |python|[.] |deactivate", line)]
     assert len(shell) == 6
@@ -383,7 +386,7 @@ def test_guide_environment(tmp_path: Path) -> None:
 
 
 def test_guide_hot_reload(tmp_path: Path) -> None:
-    """The command of the guide, on a free port, serves what `app.py` holds after each change of it."""
+    """The guide's debug command, on a free port, reloads `app.py` after each change."""
     assert "quart --debug run" in [command.line for command in console(GUIDE)]
     (tmp_path / "app.py").write_text(LISTINGS[-1].text)
     command = [sys.executable, "-u", "-m", "quart", "--debug", "run", "--port", "0"]
@@ -394,9 +397,9 @@ def test_guide_hot_reload(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             ports = (found[1] for line in process.stdout if (found := re.search(RUNNING, line)))
-            assert fetch(int(next(ports)), "/") == "<p>Hello World from Flask!</p>"
+            assert fetch(int(next(ports)), "/") == GREETING
             (tmp_path / "app.py").write_text(LISTINGS[-1].text.replace("World", "again"))
-            assert fetch(int(next(ports)), "/") == "<p>Hello again from Flask!</p>"
+            assert fetch(int(next(ports)), "/") == GREETING.replace("World", "again")
         finally:
             process.kill()
 
@@ -405,7 +408,7 @@ def test_guide_hot_reload(tmp_path: Path) -> None:
 
 
 def check_unit(block: Block) -> None:
-    """Check that a systemd unit can be read, and what it starts."""
+    """Check that a systemd unit can be parsed, and its command."""
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(block.text)
@@ -415,9 +418,11 @@ def check_unit(block: Block) -> None:
 
 
 def check_map(block: Block) -> None:
-    """Check that the files and folders which a map of the source names exist."""
-    modules = {path.name for path in (ROOT / "src" / "wizards").rglob("*.py")}
-    for name in re.findall(r"[a-z0-9_/]+(?:\.py|\.toml|/)", block.text):
+    """Check that the map of the source names every module and only existing files."""
+    named = re.findall(r"[a-z0-9_/]+\.(?:py|toml)", block.text)
+    modules = {path.name for path in (ROOT / "src" / "wizards").rglob("*.py")} - {"__init__.py"}
+    assert modules <= {Path(name).name for name in named}
+    for name in named:
         assert (ROOT / name).exists() or Path(name).name in modules, name
 
 
@@ -433,7 +438,7 @@ BLOCKS: dict[str, Callable[[Block], None]] = {
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_blocks(document: Path) -> None:
-    """There is a check for every block."""
+    """Every block has a check and passes it."""
     for block in blocks(document):
         BLOCKS[block.kind if block.kind in BLOCKS else block.kind.split()[0]](block)
 
@@ -445,8 +450,8 @@ def headings(document: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
-def test_names_in_prose(document: Path) -> None:
-    """Links between documents lead somewhere, and targets of make that prose names exist."""
+def test_links_and_make_targets(document: Path) -> None:
+    """Links between documents and make targets in prose exist."""
     text = document.read_text()
     for link, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
         target = document.parent / link if link else document
@@ -457,7 +462,7 @@ def test_names_in_prose(document: Path) -> None:
 
 
 def test_table_of_settings() -> None:
-    """The README's table has every setting with its default and its bounds."""
+    """The README's table has every setting with its default and bounds."""
     rows = re.findall(r"^\| `WIZARDS_(\w+)` \| `(.*?)` \| (.*) \|$", README.read_text(), re.MULTILINE)
     assert {name: default for name, default, _ in rows} == {key: str(v) for key, v in DEFAULTS.items()}
     for name, _, words in rows:
@@ -465,8 +470,8 @@ def test_table_of_settings() -> None:
             assert words.endswith("{:,} to {:,}".format(*BOUNDS[name]))
 
 
-def test_speed_that_is_shown() -> None:
-    """The README's table of speed is the one in bench/results.md, where everything promised was found."""
+def test_speed_table() -> None:
+    """The README's table of speed equals bench/results.md, and every promise in it was measured."""
     row = re.compile(r"^\| `.*` \| \w+ \| .* \| ([0-9.]+) \| ([0-9.]+) \|$", re.MULTILINE)
     measured = (ROOT / "bench" / "results.md").read_text()
     promised = {found[0]: (float(found[1]), float(found[2])) for found in row.finditer(measured)}
@@ -477,7 +482,7 @@ def test_speed_that_is_shown() -> None:
 
 
 def test_speed_on_other_servers() -> None:
-    """Each multiple of Hypercorn's rate is that of the medians in bench/results.json."""
+    """Each multiple of Hypercorn's rate equals the medians in bench/results.json."""
     cells = json.loads((ROOT / "bench" / "results.json").read_text())["cells"]
     medians = {
         (cell["workload"], cell["server"]): cell["median"] for cell in cells if cell["contender"] == "wizards"
@@ -489,8 +494,8 @@ def test_speed_on_other_servers() -> None:
             assert multiple == f"{medians[work, server] / medians[work, 'Hypercorn']:.1f}"
 
 
-def test_keys_of_hypercorn() -> None:
-    """Every key in hypercorn.toml is a setting of Hypercorn, which ignores others without a word."""
+def test_hypercorn_settings() -> None:
+    """Every key in hypercorn.toml is a setting of Hypercorn, which silently ignores unknown keys."""
     settings = tomllib.loads((ROOT / "hypercorn.toml").read_text())
     fresh, read = Config(), Config.from_toml(ROOT / "hypercorn.toml")
     for key, value in settings.items():
@@ -499,7 +504,7 @@ def test_keys_of_hypercorn() -> None:
 
 
 def test_demo() -> None:
-    """The demo shows ten appends with what each got back, loses none, and ends by itself."""
+    """The demo shows ten appends with their answers, loses none and exits by itself."""
     command = [sys.executable, "-W", "error", str(ROOT / "docs" / "demo.py")]
     done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
     assert len(re.findall(r"adds .* no\. +\d+ +of +\d+: …, ", done.stdout)) == 10

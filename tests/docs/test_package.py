@@ -1,4 +1,4 @@
-"""The package: what `make build` makes, installed where nothing else of the project is."""
+"""The package: the wheel and the sdist of `make build`, installed without the checkout."""
 
 import os
 import re
@@ -37,19 +37,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def environment(built: tuple[Path, Path], tmp_path: Path) -> Path:
-    """Give the programs of a fresh environment with the wheel in it.
+    """Install the wheel into a fresh environment and return the folder of its programs.
 
-    What the wheel needs comes from the environment of the tests, without a network: pip is borrowed from
-    there, and a .pth file shows its packages, behind those of the fresh one. Of a .pth file in a folder
-    that is shown so nothing comes: not the project itself, which is there as a link.
+    No network is needed: pip comes from the tests' environment, and a .pth file adds the packages of that
+    environment after the fresh ones. The project itself, which is installed there as another .pth file, is
+    not added, because Python does not read .pth files in added folders.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh"], check=True)
     python = tmp_path / "fresh" / "bin" / "python"
     install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", "--python", python, *install, built[0]], check=True)
     (ours,) = (tmp_path / "fresh" / "lib").glob("python*/site-packages")
-    borrowed = Path(pytest.__file__).parent.parent
-    (ours / "borrowed.pth").write_text(f"{borrowed}\n")
+    shared = Path(pytest.__file__).parent.parent
+    (ours / "shared.pth").write_text(f"{shared}\n")
     (tmp_path / "empty").mkdir()
     return python.parent
 
@@ -100,10 +100,13 @@ def ask(port: int, target: str) -> str:
 
 
 def test_wheel_is_complete(built: tuple[Path, Path]) -> None:
-    """The wheel holds every module, `py.typed` and the licence, and nothing else."""
+    """The wheel holds exactly the modules, `py.typed` and the licence."""
     with zipfile.ZipFile(built[0]) as wheel:
         names = set(wheel.namelist())
-    sources = {f"wizards/{path.name}" for path in (ROOT / "src/wizards").iterdir() if path.is_file()}
+    source = ROOT / "src"
+    sources = {
+        str(path.relative_to(source)) for path in source.rglob("*") if path.suffix in {".py", ".typed"}
+    }
     assert "wizards/py.typed" in sources
     extra = {name.partition(".dist-info/")[2] for name in names - sources}
     assert sources <= names
@@ -111,7 +114,7 @@ def test_wheel_is_complete(built: tuple[Path, Path]) -> None:
 
 
 def test_metadata_is_complete(built: tuple[Path, Path]) -> None:
-    """Whoever finds the package learns what it is, what it needs, and what is extra."""
+    """The metadata describe the package, its requirements and its extra."""
     with zipfile.ZipFile(built[0]) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
         metadata = message_from_bytes(wheel.read(name))
@@ -129,7 +132,7 @@ def test_metadata_is_complete(built: tuple[Path, Path]) -> None:
 
 
 def test_sdist_is_complete(built: tuple[Path, Path]) -> None:
-    """The sdist holds what it takes to build the wheel, and what its README links to."""
+    """The sdist holds everything to build the wheel, and the files that its README links to."""
     with tarfile.open(built[1]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())

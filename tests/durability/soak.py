@@ -1,9 +1,8 @@
-"""Mixed load for minutes, servers and PostgreSQL killed at random: `make soak ARGS='--minutes 10'`.
+"""A mixed workload for minutes while servers and PostgreSQL are killed at random: `make soak`.
 
-Every round has a database of its own, SQLite and PostgreSQL by turns, and two servers, which are killed in
-the middle of requests; PostgreSQL is crashed under them. It ends with the check of every answer against the
-list. Beside them one server, on a PostgreSQL database with a short list, lives through all rounds: its
-memory counts.
+Each round has its own database, in turn SQLite and PostgreSQL, and two servers that are killed during
+requests; PostgreSQL is crashed as well. A round ends with a check of every response against the list.
+One more server, on a PostgreSQL database with a short list, runs through all rounds to measure its memory.
 """
 
 import argparse
@@ -17,21 +16,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.history import Record, check
-from support.postgresql import PostgreSQL
+from support.history import Record, check_history
+from support.postgresql import PostgreSQL, run_postgresql
 from support.servers import Server
-from support.workload import recover, run_workload, stored
+from support.stores import read_list
+from support.workload import append_until_acknowledged, run_workload
 
-MOST_BETWEEN_KILLS = 300  # answers
-OUTAGE = 100  # answers
-LONGEST_OUTAGE = 10  # seconds
+MAX_RESPONSES_BETWEEN_FAULTS = 300
+OUTAGE_RESPONSES = 100
+MAX_OUTAGE_SECONDS = 10
 SHORT_LIST = {"WIZARDS_MAX_WIZARDS": "1000"}
-WARM_UP = 3  # rounds, until the survivor's list is full and its caches are what they will be
+WARM_UP_ROUNDS = 3  # until the surviving server's list is full and its caches have their final size
 
 
 @dataclass
 class Soak:
-    """What goes on, and what it has come to."""
+    """The rounds of a soak test and their results."""
 
     postgresql: PostgreSQL
     folder: Path
@@ -43,14 +43,14 @@ class Soak:
     memory: list[int] = field(default_factory=list)
 
     async def run(self, minutes: float) -> None:
-        """Run rounds for so many minutes, and the last one to its end."""
+        """Start rounds for `minutes` and finish the last one."""
         end = time.monotonic() + 60 * minutes
         with Server(self.folder, self.postgresql.new_database(), settings=SHORT_LIST) as survivor:
             while time.monotonic() < end:
                 self.rounds += 1
                 try:
                     await self._round(survivor)
-                except* Exception as errors:  # noqa: BLE001  # whatever it is, it counts
+                except* Exception as errors:  # noqa: BLE001  # every error is a violation
                     self.violations += [f"round {self.rounds}: {error!r}" for error in errors.exceptions]
                 self.memory.append(survivor.memory())
 
@@ -58,44 +58,45 @@ class Soak:
         kind = ("sqlite", "postgresql")[self.rounds % 2]
         file = self.folder / f"{self.rounds}.db"
         url = f"sqlite:///{file}" if kind == "sqlite" else self.postgresql.new_database()
-        trouble = Trouble(self, crashes=kind == "postgresql")
+        faults = FaultInjector(self, crashes=kind == "postgresql")
         with Server(self.folder, url) as one, Server(self.folder, url) as two:
             supervisors = [asyncio.create_task(supervise(server)) for server in (one, two)]
             try:
-                history, beside = await asyncio.gather(
-                    run_workload([one, two], after_answer=trouble.after_answer), run_workload([survivor])
+                history, survived = await asyncio.gather(
+                    run_workload([one, two], after_response=faults.after_response), run_workload([survivor])
                 )
-                trouble.end()
+                faults.end()
                 for server in (one, two):
-                    history += await recover(server, f"after.{server.port}")
+                    history += await append_until_acknowledged(server, f"after.{server.port}")
             finally:
-                trouble.end()
+                faults.end()
                 for supervisor in supervisors:
                     supervisor.cancel()
-            self._note(history + beside)
-            for server in (one, two, survivor):
-                assert "Traceback" not in server.output(), server.log
-        check(history, await stored(url), cuts=True)
+            self._count(history + survived)
+            assert "Traceback" not in survivor.output(), survivor.log
+        check_history(history, await read_list(url), allow_aborts=True)
 
-    def _note(self, history: list[Record]) -> None:
+    def _count(self, history: list[Record]) -> None:
         self.statuses.update(record.status for record in history)
 
     def report(self) -> str:
-        """Return all of it in a few lines."""
-        answers = ", ".join(f"{count} x {status or 'cut'}" for status, count in self.statuses.most_common())
+        """Return the results in a few lines."""
+        answers = ", ".join(
+            f"{count} x {status or 'aborted'}" for status, count in self.statuses.most_common()
+        )
         killed = ", ".join(f"{kind} {count} times" for kind, count in self.kills.items())
-        first, last = (self.memory[index] / 2**20 for index in (min(WARM_UP, self.rounds) - 1, -1))
+        first, last = (self.memory[index] / 2**20 for index in (min(WARM_UP_ROUNDS, self.rounds) - 1, -1))
         lines = [
             f"rounds: {self.rounds}; requests: {self.statuses.total()} ({answers})",
             f"killed: {killed}",
-            f"memory of the server that lived: {first:.1f} MiB after {WARM_UP} rounds, {last:.1f} at the end",
+            f"memory of the survivor: {first:.1f} MiB after {WARM_UP_ROUNDS} rounds, {last:.1f} at the end",
             f"violations: {len(self.violations)}",
         ]
         return "\n".join(lines + self.violations)
 
 
-class Trouble:
-    """What befalls the servers of one round, told after every answer."""
+class FaultInjector:
+    """Kills the servers of one round or crashes their database after random numbers of responses."""
 
     def __init__(self, soak: Soak, *, crashes: bool) -> None:
         self._soak = soak
@@ -103,8 +104,8 @@ class Trouble:
         self._is_down = False
         self._next = self._soon()
 
-    def after_answer(self, count: int, server: Server) -> None:
-        """Kill the server that gave the answer, or its database, if the time has come."""
+    def after_response(self, count: int, server: Server) -> None:
+        """Inject the next fault if `count` responses have been reached."""
         if count < self._next:
             return
         self._next = count + self._soon()
@@ -114,26 +115,26 @@ class Trouble:
             self._soak.kills["PostgreSQL"] += 1
             self._soak.postgresql.stop("immediate")
             self._is_down = True
-            self._next = count + OUTAGE
-            # A server that was starting ends, and the clients of the other may have few requests left.
-            asyncio.get_running_loop().call_later(LONGEST_OUTAGE, self.end)
+            self._next = count + OUTAGE_RESPONSES
+            # A server that is starting exits, and the clients of the other may have too few requests left.
+            asyncio.get_running_loop().call_later(MAX_OUTAGE_SECONDS, self.end)
         else:
             self._soak.kills["server"] += 1
             server.kill()
             server.start()
 
     def end(self) -> None:
-        """Start the database again if it is down."""
+        """Restart the database if it is down."""
         if self._is_down:
             self._soak.postgresql.start()
             self._is_down = False
 
     def _soon(self) -> int:
-        return self._soak.chance.randint(1, MOST_BETWEEN_KILLS)
+        return self._soak.chance.randint(1, MAX_RESPONSES_BETWEEN_FAULTS)
 
 
 async def supervise(server: Server) -> None:
-    """Start the server again whenever it ends, as it does when it starts while its database is down."""
+    """Restart the server whenever it ends; it exits if it starts while its database is down."""
     while True:
         await asyncio.to_thread(server.wait, 3600)
         if server.process is not None and server.process.poll() is not None:
@@ -141,21 +142,17 @@ async def supervise(server: Server) -> None:
 
 
 def main() -> int:
-    """Run it, print what came of it, and return the exit status."""
+    """Run the soak test, print its results and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0] + ".")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     logging.disable(logging.INFO)
     sys.stdout.write(f"seed: {options.seed}\n")
-    postgresql = PostgreSQL()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            soak = Soak(postgresql, Path(folder), random.Random(options.seed))
-            asyncio.run(soak.run(options.minutes))
-            sys.stdout.write(soak.report() + "\n")
-    finally:
-        postgresql.remove()
+    with run_postgresql() as postgresql, tempfile.TemporaryDirectory() as folder:
+        soak = Soak(postgresql, Path(folder), random.Random(options.seed))
+        asyncio.run(soak.run(options.minutes))
+        sys.stdout.write(soak.report() + "\n")
     return 1 if soak.violations else 0
 
 

@@ -1,7 +1,7 @@
-"""Whatever bytes a client sends, a real server answers with what it may say, or hangs up, and lives on.
+"""A real server answers any bytes with an expected status or closes the connection, and keeps running.
 
-Every example is some connections at once, each with bytes of its own. With FUZZ=10000 in the environment
-there are ten thousand of each kind, other ones every time; without it they are few and always the same.
+Each example is a batch of concurrent connections, each with its own bytes. With FUZZ=10000 in the environment
+the tests send 10,000 new cases of each kind; without it they send a few, always the same.
 """
 
 import asyncio
@@ -18,15 +18,16 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from support.http2_frames import PREFACE, SETTINGS, frame
+from support.pages import GREETING
 from support.servers import ROOT, Server
 
 CASES = int(os.environ.get("FUZZ", "320"))  # of each kind
-AT_ONCE = 20
-LIMITED = settings(
-    max_examples=CASES // AT_ONCE,
+BATCH_SIZE = 20
+FUZZ_SETTINGS = settings(
+    max_examples=CASES // BATCH_SIZE,
     derandomize="FUZZ" not in os.environ,
     deadline=None,
-    # To shrink an example takes minutes, and what fails is shown anyway.
+    # No shrinking: it takes minutes, and the failing connection is shown anyway.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
@@ -37,16 +38,16 @@ STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d+)")
 
 
 class Batch(list[list[bytes]]):
-    """What goes over some connections at once: for each the parts to send, one after the other."""
+    """The parts that each of several concurrent connections sends."""
 
     def __repr__(self) -> str:
-        """Return less than the bytes themselves, which can be many."""
+        """Return a short text instead of thousands of bytes."""
         return f"<{len(self)} connections>"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start a server with the shipped settings, but that it soon hangs up on those who say nothing."""
+    """Start a server with the shipped settings, except for a short keep-alive timeout."""
     folder = tmp_path_factory.mktemp("fuzz")
     config = folder / "hypercorn.toml"
     config.write_text((ROOT / "hypercorn.toml").read_text() + "\nkeep_alive_timeout = 0.1\n")
@@ -55,8 +56,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert server.stop() == 0
 
 
-def statuses(answer: bytes) -> set[int]:
-    """Return the statuses that a server has sent, over HTTP/1.1 or over HTTP/2 after an upgrade or not."""
+def find_statuses(answer: bytes) -> set[int]:
+    """Return the statuses in an answer over HTTP/1.1, over HTTP/2, or over HTTP/2 after an upgrade."""
     found = {int(status) for status in STATUS_LINE.findall(answer)}
     if found and found != {101}:
         return found
@@ -72,19 +73,19 @@ def statuses(answer: bytes) -> set[int]:
 
 
 async def exchange(port: int, parts: list[bytes]) -> bytes:
-    """Send parts on a connection of their own, each when the last one has had a chance; return the answer."""
+    """Send the parts on a new connection, with time for the server after each; return the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answer = bytearray()
     reading = asyncio.create_task(read_into(answer, reader))
     try:
         for part in parts:
             writer.write(part)
-            # The server ends this, unless it waits for more of a request; then we go on.
+            # The server closes the connection unless it waits for more bytes; after a while they follow.
             await asyncio.wait({reading}, timeout=0.2)
         if not reading.done():
             writer.write_eof()
         await asyncio.wait_for(reading, 10)
-    except OSError:  # it hung up on bytes that it had not read
+    except OSError:  # the server closed the connection with unread bytes
         pass
     finally:
         writer.transport.abort()
@@ -100,12 +101,12 @@ async def exchange_all(port: int, sent: Batch) -> list[bytes]:
     return await asyncio.gather(*(exchange(port, parts) for parts in sent))
 
 
-def check(server: Server, sent: Batch) -> None:
-    """Send all at once; assert that nothing unexpected comes back and that the server is as it was."""
+def check_batch(server: Server, sent: Batch) -> None:
+    """Send a batch; assert that every status is expected and that the server still works."""
     logged = len(server.output())
     for parts, answer in zip(sent, asyncio.run(exchange_all(server.port, sent)), strict=True):
-        assert statuses(answer) <= EXPECTED, (parts, answer[:1000])
-    assert httpx.get(server.base_url, timeout=10, trust_env=False).text == "<p>Hello World from Flask!</p>"
+        assert find_statuses(answer) <= EXPECTED, (parts, answer[:1000])
+    assert httpx.get(server.base_url, timeout=10, trust_env=False).text == GREETING
     log = server.output()[logged:]
     assert "Traceback" not in log, log[-3000:]
 
@@ -145,7 +146,7 @@ EDITS = st.lists(
 
 
 def edit(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """Return `data` with some of its bytes cut out and others put in."""
+    """Return `data` with some of its bytes replaced by others."""
     for place, cut, piece in edits:
         at = place % (len(data) + 1)
         data = data[:at] + piece + data[at + cut :]
@@ -155,12 +156,12 @@ def edit(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
 HTTP1 = st.builds(edit, st.sampled_from(REQUESTS), EDITS) | st.binary(max_size=100)
 
 
-@LIMITED
+@FUZZ_SETTINGS
 @example(Batch([[HANDSHAKE.replace(b"Host: t", b"Host: ..")]]))
-@given(st.lists(HTTP1.map(lambda data: [data]), min_size=AT_ONCE, max_size=AT_ONCE).map(Batch))
+@given(st.lists(HTTP1.map(lambda data: [data]), min_size=BATCH_SIZE, max_size=BATCH_SIZE).map(Batch))
 def test_http1(server: Server, sent: Batch) -> None:
-    """Requests in HTTP/1.1, damaged or no requests at all."""
-    check(server, sent)
+    """Damaged HTTP/1.1 requests and random bytes do not break the server."""
+    check_batch(server, sent)
 
 
 PSEUDO = [
@@ -186,7 +187,7 @@ FIELDS = [
 ]
 VALID = [(b":method", b"GET"), (b":path", b"/wizards"), (b":scheme", b"http"), (b":authority", b"t")]
 HEADERS = st.builds(
-    # Most blocks are whole but for one pseudo header, else few would get as far as the application.
+    # Most blocks have one bad pseudo header at most; otherwise few would reach the application.
     lambda pseudo, fields: [pair for pair in VALID if pair[0] != pseudo[0]] + [pseudo, *fields],
     st.sampled_from(PSEUDO),
     st.just([]) | st.lists(st.sampled_from(FIELDS), max_size=2),
@@ -199,10 +200,10 @@ NUMBER = st.sampled_from([0, 1, 2**14, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32
 SETTING = st.builds(lambda key, value: struct.pack(">HL", key, value), st.integers(0, 9), NUMBER)
 
 
-async def test_body_announced_twice(server: Server) -> None:
-    """What follows a body whose end is in doubt is no request: it may be another client's, in a proxy."""
-    doubt = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"
-    for headers, answers in ((b"Transfer-Encoding: chunked\r\n", 2), (doubt, 1)):
+async def test_conflicting_body_length(server: Server) -> None:
+    """Bytes after a body with two conflicting lengths are not taken as a request (request smuggling)."""
+    conflicting = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"
+    for headers, answers in ((b"Transfer-Encoding: chunked\r\n", 2), (conflicting, 1)):
         first = b"POST /wizards HTTP/1.1\r\nHost: t\r\n%s\r\n0\r\n\r\n" % headers
         second = b"GET /wizards?name=smuggled HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
         answer = await exchange(server.port, [first + second])
@@ -227,14 +228,14 @@ FRAMES = st.one_of(
         )
     ),
 )
-# Most connections begin with requests, else few would get past the first frame.
+# Most connections start with requests; otherwise few would get past the first frame.
 OPENING = st.builds(
     lambda ends, blocks: b"".join(frame(1, 4 | ends, 2 * i + 1, block) for i, block in enumerate(blocks)),
     st.sampled_from([0, 1, 1]),
     st.lists(ENCODED, max_size=3),
 )
 HTTP2 = st.builds(
-    # The server forgets the frames that came with a broken one, so these come by themselves.
+    # The server drops all frames that arrive together with a broken one, so some frames are sent separately.
     lambda edits, opening, frames: [edit(PREFACE + SETTINGS + opening, edits), b"".join(frames)],
     st.just([]) | st.just([]) | EDITS,
     OPENING,
@@ -242,8 +243,8 @@ HTTP2 = st.builds(
 )
 
 
-@LIMITED
-@given(st.lists(HTTP2, min_size=AT_ONCE, max_size=AT_ONCE).map(Batch))
+@FUZZ_SETTINGS
+@given(st.lists(HTTP2, min_size=BATCH_SIZE, max_size=BATCH_SIZE).map(Batch))
 def test_http2(server: Server, sent: Batch) -> None:
-    """Frames of HTTP/2 with wrong lengths, streams, headers and payloads, resets and settings in floods."""
-    check(server, sent)
+    """Broken HTTP/2 frames and floods of resets and settings do not break the server."""
+    check_batch(server, sent)

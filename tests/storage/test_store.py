@@ -1,4 +1,4 @@
-"""The log: the same promises on SQLite and on PostgreSQL."""
+"""The durable log: the same promises on SQLite and on PostgreSQL."""
 
 import asyncio
 import subprocess
@@ -10,9 +10,8 @@ from typing import Self
 import pytest
 
 from support.stores import make_store
-from wizards.storage.base import READ_CHUNK, Store, wizards
+from wizards.storage.base import FIRST_WIZARDS, READ_CHUNK, Store, wizards
 
-FIRST = ["Harry", "Ron", "Hermione"]
 NO_LIMIT = 1_000_000
 
 
@@ -24,54 +23,54 @@ async def store(url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def test_starts_with_three(store: Store) -> None:
+async def test_new_log_holds_the_first_three(store: Store) -> None:
     """A new log holds the first three wizards, in order."""
-    assert await store.exchange([], 0, NO_LIMIT) == (FIRST, 0)
+    assert await store.exchange([], 0, NO_LIMIT) == ([*FIRST_WIZARDS], 0)
 
 
-async def test_returns_what_is_new_and_its_own(store: Store) -> None:
-    """An exchange returns every name behind the given position, its own last."""
+async def test_exchange_returns_new_names(store: Store) -> None:
+    """An exchange returns every name after the given position, its own names last."""
     assert await store.exchange(["Luna", "Ginny"], 2, NO_LIMIT) == (["Hermione", "Luna", "Ginny"], 2)
     assert await store.exchange([], 4, NO_LIMIT) == (["Ginny"], 0)
     assert await store.exchange([], 5, NO_LIMIT) == ([], 0)
 
 
-async def test_keeps_the_limit(store: Store) -> None:
-    """What does not fit is left out; what fits is appended."""
+async def test_append_stops_at_the_limit(store: Store) -> None:
+    """Names up to the limit are appended; the others are left out."""
     assert await store.exchange(["Luna", "Ginny"], 3, 4) == (["Luna"], 1)
     assert await store.exchange(["Ginny"], 4, 4) == ([], 0)
 
 
-async def test_reads_in_portions(store: Store) -> None:
-    """A long list comes in portions, each beginning where the one before ended."""
+async def test_read_returns_portions(store: Store) -> None:
+    """A long list is read in portions, each starting where the one before ended."""
     names = [f"w{number}" for number in range(2 * READ_CHUNK)]
     await store.exchange(names, 3, NO_LIMIT)
     found: list[str] = []
     while portion := await store.read(len(found)):
         assert len(portion) <= READ_CHUNK
         found += portion
-    assert found == [*FIRST, *names]
+    assert found == [*FIRST_WIZARDS, *names]
 
 
 @pytest.mark.parametrize("name", ["'; DROP TABLE wizards; --", "é 🧙 \u202e\x01\n", "%s :name $1", "a" * 255])
 async def test_stores_any_text(store: Store, name: str) -> None:
-    """A name comes back as it went in, whatever it holds."""
+    """A name is returned exactly as it was appended."""
     await store.exchange([name], 3, NO_LIMIT)
     assert await store.exchange([], 3, NO_LIMIT) == ([name], 0)
 
 
-async def test_survives_close(url: str) -> None:
-    """A log that is opened again holds what was appended, and the first three once."""
+async def test_reopened_log_is_unchanged(url: str) -> None:
+    """A reopened log holds what was appended, and the first three once."""
     for names in (["Luna"], ["Ginny"], []):
         store = make_store(url)
         await store.open()
         found, _ = await store.exchange(names, 0, NO_LIMIT)
         await store.close()
-    assert found == [*FIRST, "Luna", "Ginny"]
+    assert found == [*FIRST_WIZARDS, "Luna", "Ginny"]
 
 
 async def test_two_stores_share_a_list(url: str) -> None:
-    """Appends from two stores at once are all there, in one order, behind the first three."""
+    """Concurrent appends of two stores are all in the list, in one order, after the first three."""
     stores = [make_store(url), make_store(url)]
     await asyncio.gather(*(store.open() for store in stores))
 
@@ -84,14 +83,14 @@ async def test_two_stores_share_a_list(url: str) -> None:
     lists = [await store.exchange([], 0, NO_LIMIT) for store in stores]
     assert lists[0] == lists[1]
     names = lists[0][0]
-    assert names[:3] == FIRST
+    assert tuple(names[:3]) == FIRST_WIZARDS
     assert [name for name in names if name.startswith("a")] == [f"a{number}" for number in range(50)]
     assert len(names) == 103
     await asyncio.gather(*(store.close() for store in stores))
 
 
-async def test_notices_a_list_that_was_cut(store: Store) -> None:
-    """A list that somebody restored to an older one behind our back is an error, not a wrong answer."""
+async def test_truncated_list_is_an_error(store: Store) -> None:
+    """A list that was replaced by an older one raises an error instead of returning wrong names."""
     await store.exchange(["Luna"], 3, NO_LIMIT)
     names: list[str]
     for names in ([], ["Ginny"]):
@@ -100,16 +99,16 @@ async def test_notices_a_list_that_was_cut(store: Store) -> None:
     assert await store.exchange([], 3, NO_LIMIT) == (["Luna"], 0)
 
 
-async def test_notices_a_gap(store: Store) -> None:
-    """So is one that lacks a row between others."""
+async def test_gap_is_an_error(store: Store) -> None:
+    """A list with a missing row raises an error."""
     await store._run(lambda connection: connection.execute(wizards.insert(), {"position": 5, "name": "x"}))
     for after in (0, 3):
         with pytest.raises(LookupError, match="of the list is gone"):
             await store.exchange([], after, NO_LIMIT)
 
 
-async def test_length_is_never_behind(tmp_path: Path) -> None:
-    """On a file, a store knows at once what another process has committed, checkpoints between or not."""
+async def test_length_is_never_stale(tmp_path: Path) -> None:
+    """`length` counts what another process has committed at once, before and after checkpoints."""
     store = make_store(f"sqlite:///{tmp_path}/wizards.db")
     assert store.length() is None
     await store.open()
@@ -123,8 +122,8 @@ async def test_length_is_never_behind(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_closing_keeps_the_locks_of_others(tmp_path: Path) -> None:
-    """A store that closes leaves the locks alone that SQLite holds for another one in this process."""
+async def test_close_keeps_the_locks_of_another_store(tmp_path: Path) -> None:
+    """Closing a store keeps the file locks that SQLite holds for another store in this process."""
     here, there = (make_store(f"sqlite:///{tmp_path}/wizards.db") for _ in range(2))
     await here.open()
     await there.open()
@@ -133,8 +132,8 @@ async def test_closing_keeps_the_locks_of_others(tmp_path: Path) -> None:
     await there.close()
 
 
-# The byte of the WAL-index that is locked as long as any process has the database open: whoever finds it
-# free makes the index anew. (Eight locks begin at byte 120; it comes behind them.)
+# SQLite locks this byte of the WAL-index while any process has the database open; a process that finds the
+# byte unlocked rebuilds the index. (Eight other locks start at byte 120.)
 DEAD_MAN_SWITCH = 128
 
 IS_LOCKED = """
@@ -160,7 +159,7 @@ for line in sys.stdin:
 
 
 class Shell:
-    """Another process that has an SQLite file open."""
+    """Another process with an open connection to an SQLite file."""
 
     def __init__(self, file: Path) -> None:
         command = [sys.executable, "-c", SHELL, str(file)]
@@ -174,7 +173,7 @@ class Shell:
         self._process.communicate()
 
     def run(self, statement: str) -> None:
-        """Carry a statement out, and only then return."""
+        """Execute a statement and wait until it is done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{statement}\n")

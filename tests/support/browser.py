@@ -1,50 +1,49 @@
-"""A real browser: Debian's Chromium without a window, driven by Playwright."""
+"""A real browser: Debian's Chromium in headless mode, driven by Playwright."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from support.servers import Server
 
-if TYPE_CHECKING:  # a machine may lack it
+if TYPE_CHECKING:  # Playwright is optional
     from playwright.async_api import Browser, BrowserContext, Dialog, Request
 
-PATIENCE = 20  # seconds for what takes a few milliseconds
+BROWSER_TIMEOUT = 20  # seconds; the events waited for take a few milliseconds
 
-# Names under .example lead to this machine, so that a page can belong to another site.
+# Host names under .example resolve to this machine, so that a page can belong to another site.
 CHROMIUM_ARGUMENTS = ["--disable-gpu", "--disable-quic", "--host-resolver-rules=MAP *.example 127.0.0.1"]
 
-ASKED = "asked:"
-LOG_FORMAT = ASKED + " %(s)s %(m)s %(Uq)s %({sec-fetch-site}i)s %({sec-purpose}i)s"
-LOGGED = ("--access-logfile", "-", "--access-logformat", LOG_FORMAT)
+LOG_PREFIX = "request:"
+LOG_FORMAT = LOG_PREFIX + " %(s)s %(m)s %(Uq)s %({sec-fetch-site}i)s %({sec-purpose}i)s"
+LOG_OPTIONS = ("--access-logfile", "-", "--access-logformat", LOG_FORMAT)
 
 
 def find_chromium() -> str:
-    """Return the path of Chromium; where a part is missing, skip the test, or fail it if CI is set."""
+    """Return the path of Chromium; skip the test if a part is missing, or fail the test if CI is set."""
     chromium = shutil.which("chromium")
     if chromium and find_spec("playwright"):
         return chromium
     missing = "Playwright: pip install playwright" if chromium else "Chromium: apt-get install chromium"
-    stop = pytest.fail if os.environ.get("CI") else pytest.skip
-    return stop(f"a browser test needs {missing}")
+    give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+    return give_up(f"a browser test needs {missing}")
 
 
 @asynccontextmanager
 async def open_chromium() -> AsyncIterator[Browser]:
-    """Start Chromium with a fresh profile; end it when the block ends."""
+    """Start Chromium with a fresh profile; close it when the block ends."""
     path = find_chromium()
     from playwright.async_api import async_playwright
 
@@ -54,31 +53,31 @@ async def open_chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-class Witness:
-    """Notes everything that the pages of a context do beyond showing themselves.
+class PageRecorder:
+    """Records the requests, dialogs, errors and console messages of all pages in a context.
 
-    `requests` holds every request, also those that were blocked, but none for a favicon: Playwright hides
-    it, the server's log tells. `events` holds every dialog, uncaught error and console message.
+    `requests` holds every request, also blocked ones, except those for a favicon: Playwright hides them, but
+    the server logs them. `events` holds every dialog, uncaught error and console message.
     """
 
     def __init__(self, context: BrowserContext) -> None:
         self.requests: list[Request] = []
         self.events: list[str] = []
         self._ended: asyncio.Queue[Request] = asyncio.Queue()
-        context.on("request", self._note)
+        context.on("request", self._record)
         context.on("requestfinished", self._ended.put_nowait)
         context.on("requestfailed", self._ended.put_nowait)
         context.on("console", lambda message: self.events.append(message.text))
         context.on("weberror", lambda error: self.events.append(str(error.error)))
         context.on("dialog", self._dismiss)
 
-    async def until_ended(self, urls: set[str]) -> None:
-        """Wait until a request for each of `urls` has been answered or blocked on arrival of its answer."""
-        async with asyncio.timeout(PATIENCE):
+    async def wait_until_ended(self, urls: set[str]) -> None:
+        """Wait until a request for each of `urls` has finished or failed."""
+        async with asyncio.timeout(BROWSER_TIMEOUT):
             while urls:
                 urls = urls - {(await self._ended.get()).url}
 
-    def _note(self, request: Request) -> None:  # Playwright cannot call a list's own append
+    def _record(self, request: Request) -> None:  # Playwright refuses a list's own append
         self.requests.append(request)
 
     async def _dismiss(self, dialog: Dialog) -> None:
@@ -86,24 +85,18 @@ class Witness:
         await dialog.dismiss()
 
 
-class Site:
-    """Another site: one page on a port of its own, under whatever host name leads to this machine."""
-
-    def __init__(self, directory: Path, page: str) -> None:
-        (directory / "index.html").write_text(page)
-        handler = partial(_QuietHandler, directory=str(directory))
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.port = self._server.server_port
-
-    def __enter__(self) -> Self:
-        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+@contextmanager
+def serve_page(directory: Path, page: str) -> Iterator[int]:
+    """Serve one page as another site, under any host name of this machine; yield the port."""
+    (directory / "index.html").write_text(page)
+    handler = partial(_QuietHandler, directory=str(directory))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
@@ -111,8 +104,8 @@ class _QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-class Asked(NamedTuple):
-    """A request as the server saw it and answered it; "-" is a header that was not sent."""
+class LoggedRequest(NamedTuple):
+    """A request in the server's access log; "-" is a header that was not sent."""
 
     status: str
     method: str
@@ -121,11 +114,11 @@ class Asked(NamedTuple):
     purpose: str
 
 
-def asked_by_pages(server: Server) -> list[Asked]:
-    """Stop a server that was started with LOGGED; return what pages asked it for, favicons included.
+def stop_and_list_requests(server: Server) -> list[LoggedRequest]:
+    """Stop a server that was started with LOG_OPTIONS; return the requests of pages, also for favicons.
 
-    A line is logged when its answer is out, so only a server that has ended has logged them all.
+    Hypercorn logs a request after its response is sent; only the log of a stopped server is complete.
     """
     assert server.stop() == 0
-    lines = [line.partition(ASKED)[2] for line in server.output().splitlines() if ASKED in line]
-    return [asked for line in lines if (asked := Asked(*line.split())).fetch_site != "-"]
+    lines = [line.partition(LOG_PREFIX)[2] for line in server.output().splitlines() if LOG_PREFIX in line]
+    return [logged for line in lines if (logged := LoggedRequest(*line.split())).fetch_site != "-"]

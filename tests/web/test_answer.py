@@ -7,10 +7,10 @@ import pytest
 from httpx import AsyncClient, Response
 
 from support.clients import fresh_client
+from support.pages import render_page
+from wizards.storage.base import FIRST_WIZARDS
 
-PAGE = "".join(
-    f"<p>Hello {name} is a wizard of system design with Flask!</p>" for name in ("Harry", "Ron", "Hermione")
-)
+PAGE = render_page(FIRST_WIZARDS)
 JSON = '[{"name":"Harry"},{"name":"Ron"},{"name":"Hermione"}]\n'
 
 
@@ -37,7 +37,7 @@ async def client() -> AsyncIterator[AsyncClient]:
     ],
 )
 async def test_negotiates_type(client: AsyncClient, accept: str | None, media_type: str) -> None:
-    """JSON goes to those who prefer it to HTML, HTML to everybody else."""
+    """A client that prefers JSON to HTML gets JSON; every other client gets HTML."""
     del client.headers["Accept"]
     response = await client.get("/wizards", headers={"Accept": accept} if accept else {})
     assert response.headers["Content-Type"].split(";")[0] == media_type
@@ -65,7 +65,7 @@ async def test_negotiates_type(client: AsyncClient, accept: str | None, media_ty
 async def test_negotiates_encoding(
     client: AsyncClient, accepted: str | None, encoding: str | None, accept: str
 ) -> None:
-    """The gzipped list goes to those who accept it, the plain one to everybody else."""
+    """A client that accepts gzip gets the gzipped list; every other client gets it plain."""
     headers = {"Accept": accept} | ({} if accepted is None else {"Accept-Encoding": accepted})
     async with client.stream("GET", "/wizards", headers=headers) as response:
         raw = b"".join([chunk async for chunk in response.aiter_raw()])
@@ -78,7 +78,7 @@ async def test_negotiates_encoding(
 @pytest.mark.parametrize("headers", [{}, {"Accept-Encoding": "gzip"}, {"Accept": "application/json"}])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_unchanged_list_is_304(client: AsyncClient, method: str, headers: dict[str, str]) -> None:
-    """Whoever has the list gets a 304 with its ETag until it grows, then the new one."""
+    """A client with the current ETag gets a 304 until the list grows, and then the new list."""
     etag = (await client.get("/wizards", headers=headers)).headers["ETag"]
     for condition in (etag, etag.removeprefix("W/"), f"W/{etag.removeprefix('W/')}", f'"x", {etag}', "*"):
         same = await client.request(method, "/wizards", headers={**headers, "If-None-Match": condition})
@@ -92,7 +92,7 @@ async def test_unchanged_list_is_304(client: AsyncClient, method: str, headers: 
 
 
 async def test_304_has_no_encoding(client: AsyncClient) -> None:
-    """A 304 says nothing of an encoding: what the client holds may be the plain bytes."""
+    """A 304 has no Content-Encoding, because the client's copy may be plain."""
     etag = (await client.get("/wizards")).headers["ETag"]
     response = await client.get("/wizards", headers={"If-None-Match": etag, "Accept-Encoding": "gzip"})
     assert response.status_code == 304
@@ -100,23 +100,23 @@ async def test_304_has_no_encoding(client: AsyncClient) -> None:
 
 
 async def test_if_match(client: AsyncClient) -> None:
-    """`*` matches, and so does the list's ETag; another one is answered 412."""
+    """If-Match with `*` or the list's ETag succeeds; another ETag gets a 412."""
     etag = (await client.get("/wizards")).headers["ETag"]
     for value, status in (("*", 200), (etag, 200), ('"other"', 412)):
         assert (await client.get("/wizards", headers={"If-Match": value})).status_code == status
-    both = {"If-Match": etag, "If-None-Match": etag}  # one after the other: RFC 9110, 13.2.2
+    both = {"If-Match": etag, "If-None-Match": etag}  # evaluated in this order: RFC 9110, 13.2.2
     assert (await client.get("/wizards", headers=both)).status_code == 304
 
 
 async def test_types_have_their_own_etags(client: AsyncClient) -> None:
-    """A copy of the HTML is no reason to withhold the JSON."""
+    """The ETag of the HTML page does not give a 304 for the JSON."""
     etag = (await client.get("/wizards")).headers["ETag"]
     response = await client.get("/wizards", headers={"Accept": "application/json", "If-None-Match": etag})
     assert response.status_code == 200
 
 
 async def test_append_is_never_304(client: AsyncClient) -> None:
-    """The answer to an append is the list, whatever condition came with it."""
+    """An append is answered with the whole list under any condition."""
     for condition in ("*", (await client.get("/wizards")).headers["ETag"]):
         for header in ("If-None-Match", "If-Match", "If-Range"):
             headers = (
@@ -124,10 +124,10 @@ async def test_append_is_never_304(client: AsyncClient) -> None:
             )
             response = await client.get("/wizards", params={"name": "Luna"}, headers=headers)
             assert response.status_code == 200
-            assert response.text.endswith("<p>Hello Luna is a wizard of system design with Flask!</p>")
+            assert response.text.endswith(render_page(["Luna"]))
 
 
-def check_part(response: Response, expected: str, start: int, size: int) -> None:
+def check_range(response: Response, expected: str, start: int, size: int) -> None:
     assert response.status_code == 206
     assert response.text == expected
     assert response.headers["Content-Range"] == f"bytes {start}-{start + len(expected) - 1}/{size}"
@@ -136,7 +136,7 @@ def check_part(response: Response, expected: str, start: int, size: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("wanted", "start", "end"),
+    ("byte_range", "start", "end"),
     [
         ("0-0", 0, 1),
         ("5-9", 5, 10),
@@ -146,65 +146,65 @@ def check_part(response: Response, expected: str, start: int, size: int) -> None
         ("-99999", 0, None),
     ],
 )
-async def test_part(client: AsyncClient, wanted: str, start: int, end: int | None) -> None:
-    """One range of bytes is answered with those bytes, unzipped even for those who accept gzip."""
-    headers = {"Range": f"bytes={wanted}", "Accept-Encoding": "gzip"}
+async def test_single_range(client: AsyncClient, byte_range: str, start: int, end: int | None) -> None:
+    """A single range is answered with exactly those bytes, not gzipped even if the client accepts gzip."""
+    headers = {"Range": f"bytes={byte_range}", "Accept-Encoding": "gzip"}
     response = await client.get("/wizards", headers=headers)
-    check_part(response, PAGE[start:end], start % len(PAGE), len(PAGE))
+    check_range(response, PAGE[start:end], start % len(PAGE), len(PAGE))
 
 
-async def test_only_what_is_new(client: AsyncClient) -> None:
-    """A client that holds N bytes gets just the rest, also as the answer to its own append."""
+async def test_range_of_new_bytes(client: AsyncClient) -> None:
+    """A client that holds N bytes can request only the bytes after them, also with its own append."""
     held = len(PAGE)
-    new = "<p>Hello Luna is a wizard of system design with Flask!</p>"
+    new = render_page(["Luna"])
     headers = {"Range": f"bytes={held}-"}
     nothing_new = await client.get("/wizards", headers=headers)
     assert nothing_new.status_code == 416
     assert nothing_new.headers["Content-Range"] == f"bytes */{held}"
     appended = await client.get("/wizards", params={"name": "Luna"}, headers=headers)
-    check_part(appended, new, held, held + len(new))
-    check_part(await client.get("/wizards", headers=headers), new, held, held + len(new))
+    check_range(appended, new, held, held + len(new))
+    check_range(await client.get("/wizards", headers=headers), new, held, held + len(new))
 
 
 @pytest.mark.parametrize("ignored", ["lines=0-3", "bytes=0-1,5-6", "bytes=9-3", "bytes=", "bytes=a-b", "x"])
 async def test_other_ranges_are_ignored(client: AsyncClient, ignored: str) -> None:
-    """Units we do not know, several ranges and broken ones get the whole list (RFC 9110, 14.2)."""
+    """Unknown units, several ranges and malformed ranges get the whole list (RFC 9110, 14.2)."""
     response = await client.get("/wizards", headers={"Range": ignored})
     assert (response.status_code, response.text) == (200, PAGE)
 
 
-async def test_range_is_for_get(client: AsyncClient) -> None:
-    """HEAD says how large the whole list is, whatever range it names (RFC 9110, 14.2)."""
+async def test_head_ignores_range(client: AsyncClient) -> None:
+    """HEAD with a range returns the length of the whole list (RFC 9110, 14.2)."""
     response = await client.head("/wizards", headers={"Range": "bytes=0-3"})
     assert (response.status_code, response.headers["Content-Length"]) == (200, str(len(PAGE)))
 
 
-async def test_append_ignores_range_behind_the_end(client: AsyncClient) -> None:
-    """An append that was carried out is not answered with an error, wherever its range begins."""
+async def test_append_ignores_range_after_the_end(client: AsyncClient) -> None:
+    """An append whose range starts after the end gets the whole list, not an error."""
     response = await client.get("/wizards", params={"name": "Luna"}, headers={"Range": "bytes=9999-"})
     assert response.status_code == 200
     assert "Hello Luna" in response.text
 
 
 async def test_if_range(client: AsyncClient) -> None:
-    """A part goes to those whose copy is current, by its strong ETag; the whole list to others."""
+    """A client whose strong ETag is current gets the range; every other client gets the whole list."""
     etag = (await client.get("/wizards")).headers["ETag"]
     current = await client.get("/wizards", headers={"Range": "bytes=0-3", "If-Range": etag})
-    check_part(current, PAGE[:4], 0, len(PAGE))
+    check_range(current, PAGE[:4], 0, len(PAGE))
     for other in ('"other"', f"W/{etag}"):
         whole = await client.get("/wizards", headers={"Range": "bytes=0-3", "If-Range": other})
         assert (whole.status_code, whole.text) == (200, PAGE)
 
 
-async def test_condition_goes_before_range(client: AsyncClient) -> None:
-    """A client whose copy is current gets a 304 even if it asks for a part (RFC 9110, 13.2.2)."""
+async def test_condition_precedes_range(client: AsyncClient) -> None:
+    """A client whose copy is current gets a 304 even if it requests a range (RFC 9110, 13.2.2)."""
     etag = (await client.get("/wizards")).headers["ETag"]
     response = await client.get("/wizards", headers={"Range": "bytes=0-3", "If-None-Match": etag})
     assert response.status_code == 304
 
 
-async def test_append_answers_json(client: AsyncClient) -> None:
-    """Who prefers JSON gets it as the answer to an append, and as the words of an error."""
+async def test_appends_and_errors_in_json(client: AsyncClient) -> None:
+    """A client that prefers JSON gets it for an append and for an error of the list."""
     client.headers["Accept"] = "application/json"
     appended = await client.get("/wizards", params={"name": 'Luna "L"'})
     assert appended.json()[-1] == {"name": 'Luna "L"'}

@@ -1,4 +1,4 @@
-"""What a person's browser makes of it: names stay text, and other sites' pages cannot append."""
+"""A real browser shows names as text, and pages of other sites cannot append."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from support.browser import LOGGED, Site, Witness, asked_by_pages, open_chromium
+from support.browser import LOG_OPTIONS, PageRecorder, open_chromium, serve_page, stop_and_list_requests
+from support.pages import GRYFFINDORS, PARAGRAPH
 from support.servers import Server
+from wizards.storage.base import FIRST_WIZARDS
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Route
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # the loop that the browser lives in
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one event loop for the browser
 
-FIRST = ["Harry", "Ron", "Hermione"]
-
-# Each would run `ran = 1`, load something from elsewhere or break the page, if it were markup.
-# The last ones swallow what follows them.
+# As markup, each would run `ran = 1`, load something from another site or break the page.
+# The last ones would swallow the rest of the page.
 HOSTILE = [
     "<script>ran = 1; alert(1); console.log(1)</script>",
     "</p><script>ran = 1</script><p>",
@@ -54,7 +54,7 @@ HOSTILE = [
     "<textarea><plaintext>",
 ]
 
-# What a page can do to have its visitor's browser ask for an address, without asking the visitor.
+# Ways of a page to make its visitor's browser request an address without an action of the visitor.
 FORGERIES = {
     "img": '<img src="{}">',
     "script": '<script src="{}"></script>',
@@ -94,144 +94,145 @@ async def page(chromium: Browser) -> AsyncIterator[Page]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path, options=LOGGED) as server:
+    with Server(tmp_path, options=LOG_OPTIONS) as server:
         yield server
 
 
 def greeting(name: str) -> str:
-    return f"Hello {name} is a wizard of system design with Flask!"
+    """Return the text of a name's paragraph."""
+    return PARAGRAPH.format(name).removeprefix("<p>").removesuffix("</p>")
 
 
 async def append(page: Page, server: Server, names: list[str]) -> None:
-    """Append by plain requests, not through the page."""
+    """Append with plain requests instead of navigating the page."""
     for name in names:
         response = await page.request.get(f"{server.base_url}/wizards", params={"name": name})
         assert response.status == 200
 
 
-async def wizards(page: Page, server: Server) -> list[str]:
-    """Return the shared list, not through the page."""
+async def read_names(page: Page, server: Server) -> list[str]:
+    """Return the shared list without navigating the page."""
     response = await page.request.get(f"{server.base_url}/wizards", headers={"Accept": "application/json"})
     return [wizard["name"] for wizard in await response.json()]
 
 
 async def test_hostile_names_are_text(page: Page, server: Server) -> None:
-    """A name that is markup is shown as the text it is, runs nothing, loads nothing, logs nothing."""
+    """A name that is markup is shown as text; it runs, loads and logs nothing."""
     await append(page, server, HOSTILE)
-    witness = Witness(page.context)
+    recorder = PageRecorder(page.context)
     await page.goto(f"{server.base_url}/wizards")
-    names = [*FIRST, *HOSTILE]
+    names = [*FIRST_WIZARDS, *HOSTILE]
     assert await page.locator("p").all_text_contents() == [greeting(name) for name in names]
     assert await page.evaluate(NODES) == ["HTML", "HEAD", "BODY", *["P", "#text"] * len(names)]
     assert await page.evaluate("typeof ran") == "undefined"
-    assert [request.url for request in witness.requests] == [f"{server.base_url}/wizards"]
-    assert witness.events == []
-    assert [asked.target for asked in asked_by_pages(server)] == ["/wizards"]  # no favicon
+    assert [request.url for request in recorder.requests] == [f"{server.base_url}/wizards"]
+    assert recorder.events == []
+    assert [logged.target for logged in stop_and_list_requests(server)] == ["/wizards"]  # no favicon
 
 
-async def test_the_policy_disarms_markup(page: Page, server: Server) -> None:
-    """Even if names came unescaped into the page, its policy would let them run and load nothing."""
+async def test_policy_blocks_markup(page: Page, server: Server) -> None:
+    """The page's Content Security Policy blocks scripts and loads even if names are unescaped."""
     url = f"{server.base_url}/wizards"
 
     async def unescape(route: Route) -> None:
         await route.fulfill(response=await route.fetch(), body="".join(map(greeting, HOSTILE)))
 
     await page.route(url, unescape)
-    witness = Witness(page.context)
+    recorder = PageRecorder(page.context)
     await page.goto(url)
     assert await page.locator("script, img, svg, iframe, object, link, input, base").count() > 10
     assert await page.evaluate("typeof ran") == "undefined"
-    assert {request.failure for request in witness.requests[1:]} == {"csp"}
-    assert all("Content Security Policy" in event for event in witness.events)
-    assert all(asked.target == "/wizards" for asked in asked_by_pages(server))
+    assert {request.failure for request in recorder.requests[1:]} == {"csp"}
+    assert all("Content Security Policy" in event for event in recorder.events)
+    assert all(logged.target == "/wizards" for logged in stop_and_list_requests(server))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost"])
 async def test_other_sites_cannot_append(page: Page, server: Server, tmp_path: Path, host: str) -> None:
-    """What another site's page requests on its own is answered 403 and appends nothing."""
+    """Requests that a page of another site makes by itself get a 403 and append nothing."""
     targets = {kind: f"/wizards?name={kind}" for kind in FORGERIES}
     forgeries = [html.format(server.base_url + targets[kind]) for kind, html in FORGERIES.items()]
-    witness = Witness(page.context)
-    with Site(tmp_path, "".join(forgeries)) as site:
-        await page.goto(f"http://{host}:{site.port}/", wait_until="commit")
-        await witness.until_ended({server.base_url + target for target in targets.values()})
-    assert await wizards(page, server) == FIRST
-    answers = {asked.target: (asked.status, asked.fetch_site) for asked in asked_by_pages(server)}
+    recorder = PageRecorder(page.context)
+    with serve_page(tmp_path, "".join(forgeries)) as port:
+        await page.goto(f"http://{host}:{port}/", wait_until="commit")
+        await recorder.wait_until_ended({server.base_url + target for target in targets.values()})
+    assert await read_names(page, server) == [*FIRST_WIZARDS]
+    answers = {logged.target: (logged.status, logged.fetch_site) for logged in stop_and_list_requests(server)}
     assert answers == dict.fromkeys(targets.values(), ("403", "cross-site"))
 
 
 @pytest.mark.parametrize("action", ["prefetch", "prerender"])
 async def test_speculation_cannot_append(page: Page, server: Server, tmp_path: Path, action: str) -> None:
-    """What a browser loads ahead of a visit is answered 403, though it looks like a typed address."""
+    """Prefetches and prerenders get a 403, although Sec-Fetch-Site is that of a typed address."""
     url = f"{server.base_url}/wizards?name=Luna"
     rules = {action: [{"urls": [url], "eagerness": "immediate"}]}
-    witness = Witness(page.context)
-    with Site(tmp_path, f"<script type=speculationrules>{json.dumps(rules)}</script>") as site:
-        await page.goto(f"http://localhost:{site.port}/")
-        await witness.until_ended({url})
-    assert await wizards(page, server) == FIRST
-    (asked,) = asked_by_pages(server)
-    assert (asked.status, asked.fetch_site) == ("403", "none")
-    assert asked.purpose.startswith("prefetch")
+    recorder = PageRecorder(page.context)
+    with serve_page(tmp_path, f"<script type=speculationrules>{json.dumps(rules)}</script>") as port:
+        await page.goto(f"http://localhost:{port}/")
+        await recorder.wait_until_ended({url})
+    assert await read_names(page, server) == [*FIRST_WIZARDS]
+    (logged,) = stop_and_list_requests(server)
+    assert (logged.status, logged.fetch_site) == ("403", "none")
+    assert logged.purpose.startswith("prefetch")
 
 
-async def test_no_page_frames_the_list(page: Page, server: Server, tmp_path: Path) -> None:
-    """Another site's page cannot show the list as a part of itself."""
+async def test_other_sites_cannot_frame_the_list(page: Page, server: Server, tmp_path: Path) -> None:
+    """A page of another site cannot show the list in a frame."""
     url = f"{server.base_url}/wizards"
-    witness = Witness(page.context)
-    with Site(tmp_path, f'<iframe src="{url}"></iframe>') as site:
-        await page.goto(f"http://evil.example:{site.port}/", wait_until="commit")
-        await witness.until_ended({url})
-    framed = [request.failure for request in witness.requests if request.url == url]
+    recorder = PageRecorder(page.context)
+    with serve_page(tmp_path, f'<iframe src="{url}"></iframe>') as port:
+        await page.goto(f"http://evil.example:{port}/", wait_until="commit")
+        await recorder.wait_until_ended({url})
+    framed = [request.failure for request in recorder.requests if request.url == url]
     assert framed == ["net::ERR_BLOCKED_BY_RESPONSE"]
 
 
-async def test_a_person_may_append_from_anywhere(page: Page, server: Server, tmp_path: Path) -> None:
-    """A link that is followed from another site appends, as does an address that is typed."""
+async def test_user_may_append_from_anywhere(page: Page, server: Server, tmp_path: Path) -> None:
+    """A clicked link on another site appends, and so does a typed address."""
     url = f"{server.base_url}/wizards?name="
-    with Site(tmp_path, f'<a href="{url}Luna">a link</a>') as site:
-        await page.goto(f"http://evil.example:{site.port}/")
+    with serve_page(tmp_path, f'<a href="{url}Luna">a link</a>') as port:
+        await page.goto(f"http://evil.example:{port}/")
         await page.get_by_text("a link").click()
         await page.wait_for_url(f"{url}Luna")
     await page.goto(f"{url}Ginny")
     assert await page.locator("p").all_text_contents() == [
-        greeting(name) for name in [*FIRST, "Luna", "Ginny"]
+        greeting(name) for name in [*FIRST_WIZARDS, "Luna", "Ginny"]
     ]
-    assert [(asked.status, asked.fetch_site) for asked in asked_by_pages(server)] == [
+    assert [(logged.status, logged.fetch_site) for logged in stop_and_list_requests(server)] == [
         ("200", "cross-site"),
         ("200", "none"),
     ]
 
 
-async def test_merlin(page: Page, server: Server) -> None:
-    """Merlin, added by address, stands at the end, and reading the list again does not add him again."""
+async def test_reload_does_not_append_again(page: Page, server: Server) -> None:
+    """Merlin, appended by address, is last in the list, and reloading the list does not append him again."""
     await page.goto(f"{server.base_url}/wizards?name=Merlin")
     line = page.locator("p").last
-    assert await line.inner_text() == "Hello Merlin is a wizard of system design with Flask!"
+    assert await line.inner_text() == greeting("Merlin")
     await page.goto(f"{server.base_url}/wizards")
     await page.reload()
-    assert await page.locator("p").all_inner_texts() == [greeting(name) for name in [*FIRST, "Merlin"]]
+    assert await page.locator("p").all_inner_texts() == [
+        greeting(name) for name in [*FIRST_WIZARDS, "Merlin"]
+    ]
 
 
-async def test_the_browser_cache_is_never_behind(page: Page, server: Server) -> None:
-    """The browser's own cache neither hides a new name nor swallows an append that is asked for twice."""
+async def test_browser_cache_is_never_stale(page: Page, server: Server) -> None:
+    """The browser's cache neither hides a new name nor swallows a repeated append."""
     await page.goto(f"{server.base_url}/wizards")
     await append(page, server, ["Luna"])
     await page.goto(f"{server.base_url}/wizards")
-    assert await page.locator("p").all_inner_texts() == [greeting(name) for name in [*FIRST, "Luna"]]
+    assert await page.locator("p").all_inner_texts() == [greeting(name) for name in [*FIRST_WIZARDS, "Luna"]]
     for _ in range(2):
         await page.goto(f"{server.base_url}/wizards?name=Ginny")
-    names = [*FIRST, "Luna", "Ginny", "Ginny"]
+    names = [*FIRST_WIZARDS, "Luna", "Ginny", "Ginny"]
     assert await page.locator("p").all_inner_texts() == [greeting(name) for name in names]
 
 
-async def test_the_other_routes(page: Page, server: Server) -> None:
-    """The hello and the fixed JSON array are shown as they are, and log nothing."""
-    witness = Witness(page.context)
+async def test_other_routes(page: Page, server: Server) -> None:
+    """The greeting and the fixed JSON array are shown unchanged and log nothing."""
+    recorder = PageRecorder(page.context)
     await page.goto(f"{server.base_url}/")
     assert await page.inner_text("body") == "Hello World from Flask!"
     await page.goto(f"{server.base_url}/api/wizards")
-    assert json.loads(await page.inner_text("body")) == [
-        {"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")
-    ]
-    assert witness.events == []
+    assert json.loads(await page.inner_text("body")) == GRYFFINDORS
+    assert recorder.events == []

@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what a bad one does."""
+"""Settings: their sources, and the error for a bad value."""
 
 import pytest
 
@@ -7,19 +7,19 @@ from wizards import create_app
 from wizards.config import StartError
 
 
-def test_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An argument goes before the environment, the environment before the default."""
+def test_precedence_of_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument overrides the environment, and the environment overrides the default."""
     monkeypatch.setenv("WIZARDS_DATABASE_URL", "sqlite://")
     monkeypatch.setenv("WIZARDS_MAX_WIZARDS", "7")
     monkeypatch.setenv("WIZARDS_MAX_NAME_LENGTH", "9")
-    monkeypatch.setenv("WIZARDS_SERVICE_HOST", "what Kubernetes sets is not our concern")
+    monkeypatch.setenv("WIZARDS_SERVICE_HOST", "set by Kubernetes, not a setting of ours")
     config = create_app({"MAX_NAME_LENGTH": 8}).config
     assert (config["MAX_WIZARDS"], config["MAX_NAME_LENGTH"], config["MAX_WAITING"]) == (7, 8, 10_000)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
 async def test_list_in_memory(url: str) -> None:
-    """Both ways to say so give a list in memory."""
+    """Both URLs of a list in memory work."""
     async with fresh_client(DATABASE_URL=url) as client:
         assert "Luna" in (await client.get("/wizards?name=Luna")).text
         assert "Luna" in (await client.get("/wizards")).text
@@ -48,7 +48,7 @@ async def test_list_in_memory(url: str) -> None:
     ],
 )
 def test_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
-    """A bad value ends the start with the variable, the value without its password, and what it may be."""
+    """The error for a bad value has the variable, the value without secrets, and the allowed values."""
     monkeypatch.setenv(f"WIZARDS_{name}", value)
     with pytest.raises(StartError) as raised:
         create_app()

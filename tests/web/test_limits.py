@@ -1,4 +1,4 @@
-"""What is refused: names, full lists, appends that nobody asked for. Nothing refused changes the list."""
+"""Refused requests: bad names, a full list, cross-site appends. No refused request changes the list."""
 
 from collections.abc import AsyncIterator
 
@@ -7,7 +7,7 @@ from httpx import AsyncClient
 
 from support.clients import fresh_client
 
-HEADERS = {
+SECURITY_HEADERS = {
     "cache-control": "no-cache",
     "content-security-policy": (
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -22,7 +22,7 @@ async def client() -> AsyncIterator[AsyncClient]:
         yield client
 
 
-async def length(client: AsyncClient) -> int:
+async def count_names(client: AsyncClient) -> int:
     return len((await client.get("/wizards", headers={"Accept": "application/json"})).json())
 
 
@@ -35,62 +35,62 @@ async def length(client: AsyncClient) -> int:
     ],
 )
 async def test_refuses_name(client: AsyncClient, name: str, words: str) -> None:
-    """A name that is too long or holds a NUL gets a 400 that says so."""
+    """A name that is too long or contains a NUL gets a 400 that says so."""
     response = await client.get("/wizards", params={"name": name})
     assert response.status_code == 400
     assert words in response.text
-    assert await length(client) == 3
+    assert await count_names(client) == 3
 
 
 @pytest.mark.parametrize("name", ["x" * 20, "🧙" * 20, "\x01\u202e\r\n", " "])
-async def test_takes_name(client: AsyncClient, name: str) -> None:
-    """Characters are counted, not bytes, and any other character may be in a name."""
+async def test_accepts_name(client: AsyncClient, name: str) -> None:
+    """The limit counts characters, not bytes, and a name may contain any character but NUL."""
     response = await client.get("/wizards", params={"name": name}, headers={"Accept": "application/json"})
     assert response.json()[-1] == {"name": name}
 
 
 async def test_full_list(client: AsyncClient) -> None:
-    """A full list takes no more names, says so with a 507, and can still be read."""
+    """An append to a full list gets a 507 that says so, and reads still succeed."""
     for name in ("Luna", "Ginny"):
         assert (await client.get("/wizards", params={"name": name})).status_code == 200
     response = await client.get("/wizards", params={"name": "Cho"})
     assert response.status_code == 507
     assert "The list is full, the name was not added." in response.text
-    assert await length(client) == 5
+    assert await count_names(client) == 5
 
 
-FOREIGN = {"Sec-Fetch-Site": "cross-site"}
-LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
+NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        FOREIGN,
-        FOREIGN | {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
-        FOREIGN | {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
-        FOREIGN | {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "document"},
-        FOREIGN | LINK | {"Sec-Purpose": "prefetch;prerender"},
+        CROSS_SITE,
+        CROSS_SITE | {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        CROSS_SITE | {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+        CROSS_SITE | {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "document"},
+        CROSS_SITE | NAVIGATION | {"Sec-Purpose": "prefetch;prerender"},
         {"Sec-Purpose": "prefetch"},
     ],
 )
-async def test_refuses_what_nobody_asked_for(client: AsyncClient, headers: dict[str, str]) -> None:
-    """What a foreign page does on its own, or a browser ahead of need, may read but not append."""
+async def test_refuses_append_without_user_action(client: AsyncClient, headers: dict[str, str]) -> None:
+    """Requests that a foreign page or a browser's prefetch starts may read but not append."""
     response = await client.get("/wizards", params={"name": "Luna"}, headers=headers)
     assert response.status_code == 403
-    assert await length(client) == 3
+    assert await count_names(client) == 3
     assert (await client.get("/wizards", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, FOREIGN | LINK, {"Sec-Fetch-Site": "none"} | LINK]
+    [{}, CROSS_SITE | NAVIGATION, {"Sec-Fetch-Site": "none"} | NAVIGATION]
     + [{"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors"} for site in ("same-origin", "same-site")],
 )
-async def test_takes_what_somebody_asked_for(client: AsyncClient, headers: dict[str, str]) -> None:
-    """Links, typed addresses, the site's own scripts and programs that are no browsers append."""
+async def test_accepts_append_by_user_action(client: AsyncClient, headers: dict[str, str]) -> None:
+    """Links, typed addresses, the site's own scripts and clients other than browsers may append."""
     assert (await client.get("/wizards", params={"name": "Luna"}, headers=headers)).status_code == 200
-    assert await length(client) == 4
+    assert await count_names(client) == 4
 
 
 HOSTS = ["a..b", ".a", "a.", "x" * 64, "a b", "a@b", "[::1", "a:99999", "a:b", "<b>", "", "a_b"]
@@ -99,15 +99,15 @@ HOSTS = ["a..b", ".a", "a.", "x" * 64, "a b", "a@b", "[::1", "a:99999", "a:b", "
 @pytest.mark.parametrize("name", ["Luna", "%4cuna", "Luna&x"])
 @pytest.mark.parametrize("host", HOSTS)
 async def test_refused_host_appends_nothing(client: AsyncClient, host: str, name: str) -> None:
-    """A request is either answered with the list or leaves it unchanged, whatever its host and its name."""
+    """A request with any host either gets a 200 and appends, or gets a 400 and does not append."""
     response = await client.get(f"/wizards?name={name}", headers={"Host": host})
     assert response.status_code in (200, 400)
-    assert await length(client) == 3 + (response.status_code == 200)
+    assert await count_names(client) == 3 + (response.status_code == 200)
 
 
 @pytest.mark.filterwarnings("ignore:Current server name")
-async def test_other_places_append_nothing() -> None:
-    """Nor does one for another host than WIZARDS_SERVER_NAME, or for another place than the root path."""
+async def test_unknown_host_or_path_appends_nothing() -> None:
+    """A request for a host other than WIZARDS_SERVER_NAME or outside the root path appends nothing."""
     async with fresh_client(SERVER_NAME="good.example") as client:
         for host, status in (("bad.example", 404), ("good.example", 200)):
             response = await client.get("/wizards?name=Luna", headers={"Host": host})
@@ -121,8 +121,8 @@ async def test_other_places_append_nothing() -> None:
 @pytest.mark.parametrize(
     "target", ["/", "/wizards", "/api/wizards", "/nowhere", "/api//wizards", "/wizards?name=%00"]
 )
-async def test_every_answer_has_the_safety_headers(client: AsyncClient, target: str) -> None:
-    """Answers, errors and redirects alike carry the headers of the contract."""
+async def test_every_answer_has_the_security_headers(client: AsyncClient, target: str) -> None:
+    """Every answer has the security headers, also errors and redirects."""
     for method in ("GET", "OPTIONS", "POST"):
         response = await client.request(method, target)
-        assert HEADERS.items() <= response.headers.items()
+        assert SECURITY_HEADERS.items() <= response.headers.items()

@@ -14,7 +14,8 @@ from quart.sessions import SecureCookieSessionInterface
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.request import Request as WerkzeugRequest
 
-from support.clients import client_of, fresh_client, names_shown
+from support.clients import fresh_client, open_client
+from support.pages import GREETING, parse_page
 from support.stores import make_store
 from wizards import create_app
 from wizards.core.roster import RosterBusyError
@@ -46,7 +47,7 @@ async def app(tmp_path: Path) -> AsyncIterator[Quart]:
 
 @pytest.fixture
 async def client(app: Quart) -> AsyncIterator[AsyncClient]:
-    async with client_of(app) as client:
+    async with open_client(app) as client:
         yield client
 
 
@@ -122,7 +123,7 @@ async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, st
     """In any sequence of requests, each answer is the one that Quart gives without the fast path."""
     fast, plain = (create_app({"DATABASE_URL": "sqlite://"}) for _ in range(2))
     plain.before_request(_do_nothing)
-    async with fast.test_app(), plain.test_app(), client_of(fast) as one, client_of(plain) as other:
+    async with fast.test_app(), plain.test_app(), open_client(fast) as one, open_client(plain) as other:
         etag = '"none"'
         for method, target, drawn in requests:
             headers = {key: value.replace("ETAG", etag) for key, value in drawn.items()}
@@ -220,7 +221,7 @@ async def test_guard_that_is_hung_on_the_app_holds(
         assert (await client.get(target, headers={"Token": "x"})).status_code == 200
         assert (await client.get(target)).status_code == 401
     page = await client.get("/wizards", headers={"Token": "x"})
-    assert names_shown(page.text)[3:] == ["Eve"]
+    assert parse_page(page.text)[3:] == ["Eve"]
 
 
 async def test_limiter_stores_nothing_that_it_refuses(app: Quart, client: AsyncClient) -> None:
@@ -234,7 +235,7 @@ async def test_limiter_stores_nothing_that_it_refuses(app: Quart, client: AsyncC
 
     assert [(await client.get(f"/wizards?name={name}")).status_code for name in "ABC"] == [200, 429, 429]
     left[0] = 1
-    assert names_shown((await client.get("/wizards")).text)[3:] == ["A"]
+    assert parse_page((await client.get("/wizards")).text)[3:] == ["A"]
 
 
 async def test_after_request_hook_sees_each_request(app: Quart, client: AsyncClient) -> None:
@@ -359,7 +360,7 @@ async def test_messages_are_the_receivers_own() -> None:
         await inner(scope, receive, send_with_id)
 
     app.asgi_app = add_request_id  # type: ignore[method-assign]
-    async with app.test_app(), client_of(app) as client:
+    async with app.test_app(), open_client(app) as client:
         for target in ("/", "/wizards", "/api/wizards", "/nowhere"):
             lengths.clear()
             for _ in range(4):
@@ -376,13 +377,13 @@ async def test_answers_are_the_same_under_a_prefix(root_path: str) -> None:
     """Under any prefix appends are stored and shown, and what lies outside of it is not there."""
     prefix = root_path.rstrip("/")
     async with fresh_client(root_path=root_path) as client:
-        assert (await client.get(f"{prefix}/")).text == "<p>Hello World from Flask!</p>"
+        assert (await client.get(f"{prefix}/")).text == GREETING
         assert len((await client.get(f"{prefix}/api/wizards")).json()) == 3
         queries = ("", "?name=Luna", "?name=Luna", "")
         pages = [(await client.get(f"{prefix}/wizards{query}")).text for query in queries]
-        assert [len(names_shown(page)) for page in pages] == [3, 4, 5, 5]
+        assert [len(parse_page(page)) for page in pages] == [3, 4, 5, 5]
         if prefix:
-            assert (await client.get(prefix)).text == "<p>Hello World from Flask!</p>"
+            assert (await client.get(prefix)).text == GREETING
             assert (await client.get(f"{prefix}x/wizards")).status_code == 404
             assert (await client.get("/elsewhere/wizards?name=Eve")).status_code == 404
 
@@ -403,9 +404,9 @@ async def test_optional_keys_of_a_scope_may_be_missing(missing: str, *, extend: 
         reduced["headers"] = iter(reduced["headers"])  # any iterable will do
         await app(reduced, receive, send)  # type: ignore[arg-type]
 
-    async with app.test_app(), client_of(without) as client:
+    async with app.test_app(), open_client(without) as client:
         expected = 4 if missing != "query_string" else 3
-        assert len(names_shown((await client.get("/wizards?name=Luna")).text)) == expected
+        assert len(parse_page((await client.get("/wizards?name=Luna")).text)) == expected
         for target, status in (("/", 200), ("/api/wizards", 200), ("/api//wizards", 308), ("/no", 404)):
             assert (await client.get(target)).status_code == status
 
@@ -433,9 +434,9 @@ async def test_different_parts_at_once(client: AsyncClient) -> None:
 async def test_fixed_answers_need_no_storage(tmp_path: Path) -> None:
     """`/` and `/api/wizards` answer while the storage is out of reach; the list says 503, not 500."""
     app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/missing/wizards.db"})
-    async with client_of(app) as client:
+    async with open_client(app) as client:
         for _ in range(2):
-            assert (await client.get("/")).text == "<p>Hello World from Flask!</p>"
+            assert (await client.get("/")).text == GREETING
             assert len((await client.get("/api/wizards")).json()) == 3
             for query in ("", "?name=Luna"):
                 response = await client.get(f"/wizards{query}")

@@ -1,4 +1,4 @@
-"""docs/openapi.yaml describes what is served: all of it, and nothing else."""
+"""docs/openapi.yaml describes every answer of the service and no other."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from jsonschema_rs import validator_for
 from quart import Quart
 from schemathesis.config import SchemathesisConfig
 
-from support.clients import client_of
+from support.clients import open_client
 from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import DEFAULTS
@@ -28,7 +28,7 @@ CONFIG = SchemathesisConfig.from_dict(
     {
         "generation": {"deterministic": True},
         "checks": {
-            # Conditions and ranges that cannot be met are valid input, too: 304, 412 and 416 answer them.
+            # Conditions and ranges that cannot be met are valid input; they get 304, 412 and 416.
             "positive_data_acceptance": {"expected-statuses": ["2xx", 304, 403, 404, 412, 416]},
         },
     }
@@ -45,22 +45,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @schema.parametrize()
 @settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_schemathesis(server: Server, case: schemathesis.Case[Any]) -> None:
-    """Whatever is asked, as described or not, is answered as described (all of schemathesis's checks)."""
+    """Any request, described or not, gets a described answer (all of schemathesis's checks)."""
     case.call_and_validate(base_url=server.base_url)
 
 
-# --- Every answer that is described, provoked; every answer that was provoked, described. ---
+# --- Every described answer is provoked, and every provoked answer is described. ---
 
 
-class Provoked(NamedTuple):
-    """A request and the status it gets."""
+class Case(NamedTuple):
+    """A request and the status of its answer."""
 
     line: str
     status: int
     headers: Mapping[str, str] = {}
 
-    def as_json(self) -> "Provoked":
-        """Return the same request of a client that prefers JSON."""
+    def as_json(self) -> "Case":
+        """Return the same request from a client that prefers JSON."""
         return self._replace(headers={**self.headers, "Accept": "application/json"})
 
 
@@ -69,25 +69,25 @@ APPEND = "/wizards?name=Luna"
 FOUND = {"/": 200, "/wizards": 200, "/api/wizards": 200, "/static/a/b": 404}
 
 EVERYWHERE = [
-    Provoked(f"{method} {path}", status, headers)
+    Case(f"{method} {path}", status, headers)
     for path, found in FOUND.items()
     for method in ("GET", "HEAD", "OPTIONS")
     for status, headers in ((200 if method == "OPTIONS" else found, {}), (400, BAD_HOST))
 ]
 ELSEWHERE = [
-    Provoked("GET /nowhere", 404),
-    Provoked("POST /wizards/", 404),
-    Provoked("GET /api//wizards", 308),
-    *[Provoked(f"{method} /static//x", 308) for method in ("GET", "HEAD", "OPTIONS")],
-    Provoked("OPTIONS /static/a%0Ab", 404),
+    Case("GET /nowhere", 404),
+    Case("POST /wizards/", 404),
+    Case("GET /api//wizards", 308),
+    *[Case(f"{method} /static//x", 308) for method in ("GET", "HEAD", "OPTIONS")],
+    Case("OPTIONS /static/a%0Ab", 404),
 ]
 OTHER_METHODS = [
-    Provoked(f"{method} {path}", 405)
+    Case(f"{method} {path}", 405)
     for path in FOUND
     for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW")
 ]
 OF_THE_LIST = [
-    Provoked(f"{method} {target}", status, headers)
+    Case(f"{method} {target}", status, headers)
     for method in ("GET", "HEAD")
     for target, status, headers in (
         ("/wizards", 200, {}),
@@ -101,21 +101,21 @@ OF_THE_LIST = [
     )
 ]
 PARTS = [
-    Provoked("GET /wizards", 206, {"Range": "bytes=0-9"}),
-    Provoked(f"GET {APPEND}", 206, {"Range": "bytes=9-"}),
-    Provoked("GET /wizards", 416, {"Range": "bytes=999999-"}),
+    Case("GET /wizards", 206, {"Range": "bytes=0-9"}),
+    Case(f"GET {APPEND}", 206, {"Range": "bytes=9-"}),
+    Case("GET /wizards", 416, {"Range": "bytes=999999-"}),
 ]
-FULL = [Provoked(f"{method} {APPEND}", 507) for method in ("GET", "HEAD")]
-OUTAGE = [Provoked(f"{method} {path}", 503) for method in ("GET", "HEAD") for path in ("/wizards", APPEND)]
+FULL = [Case(f"{method} {APPEND}", 507) for method in ("GET", "HEAD")]
+OUTAGE = [Case(f"{method} {path}", 503) for method in ("GET", "HEAD") for path in ("/wizards", APPEND)]
 AS_JSON = [row.as_json() for row in (*OF_THE_LIST, *PARTS, *OTHER_METHODS) if row.line.startswith("GET")]
 AS_JSON += [row.as_json() for row in OTHER_METHODS]
-AS_JSON += [Provoked("OPTIONS /wizards", 400, BAD_HOST).as_json()]
+AS_JSON += [Case("OPTIONS /wizards", 400, BAD_HOST).as_json()]
 
 Answer = tuple[str, str, str, str | None]
 
 
 def resolve(part: Any) -> Any:
-    """Follow a reference."""
+    """Follow the references of a part of the description."""
     found = part
     while "$ref" in found:
         keys = found["$ref"].removeprefix("#/").split("/")
@@ -125,8 +125,8 @@ def resolve(part: Any) -> Any:
     return found
 
 
-def place(row: Provoked) -> tuple[str, str, str]:
-    """Return the path, the method and the status under which the answer to `row` is described."""
+def find_place(row: Case) -> tuple[str, str, str]:
+    """Return the path, the method and the status that describe the answer to `row`."""
     method, target = row.line.lower().split()
     path = re.sub("^/static/.*", "/static/{filename}", target.partition("?")[0])
     if path not in DESCRIPTION["paths"]:
@@ -145,8 +145,8 @@ def description_at(path: str, method: str, status: str) -> Any:
     return resolve(operation["responses"][status])
 
 
-def everything_described() -> set[Answer]:
-    """Return every answer of the description. The media type counts where there is a body."""
+def all_described_answers() -> set[Answer]:
+    """Return every described answer, with its media type if it has a body."""
     places = [("x-other-paths", "", status) for status in DESCRIPTION["x-other-paths"]]
     for path, item in DESCRIPTION["paths"].items():
         places.append((path, "x-other-methods", "405"))
@@ -170,10 +170,10 @@ def check_headers(response: httpx.Response, description: Any) -> None:
         validator_for(headers[name]["schema"]).validate(int(value) if whole else value)
 
 
-def check(row: Provoked, response: httpx.Response) -> Answer:
-    """Check an answer against its description; return where that is."""
+def check_answer(row: Case, response: httpx.Response) -> Answer:
+    """Check an answer against its description and return the place of the description."""
     assert response.status_code == row.status, row
-    at = place(row)
+    at = find_place(row)
     description = description_at(*at)
     check_headers(response, description)
     if at[1] == "head" or "content" not in description:
@@ -186,11 +186,12 @@ def check(row: Provoked, response: httpx.Response) -> Answer:
     return *at, media_type
 
 
-async def provoke(rows: list[Provoked], app: Quart) -> set[Answer]:
-    """Send the requests to `app`, check the answers, and return where they are described."""
-    async with app.test_app(), client_of(app) as client:
+async def provoke(rows: list[Case], app: Quart) -> set[Answer]:
+    """Send the requests to `app`, check the answers and return the places of their descriptions."""
+    async with app.test_app(), open_client(app) as client:
         return {
-            check(row, await client.request(*row.line.split(), headers=dict(row.headers))) for row in rows
+            check_answer(row, await client.request(*row.line.split(), headers=dict(row.headers)))
+            for row in rows
         }
 
 
@@ -204,18 +205,18 @@ def app_without_storage() -> Quart:
     return app
 
 
-async def test_every_answer_is_described_and_every_description_true() -> None:
-    """What is described can be provoked, header by header, and what was provoked is described."""
+async def test_answers_and_descriptions_match() -> None:
+    """Every described answer can be provoked, and every provoked answer is described."""
     usual = [*EVERYWHERE, *ELSEWHERE, *OTHER_METHODS, *OF_THE_LIST, *PARTS, *AS_JSON]
     seen = await provoke(usual, create_app({"DATABASE_URL": "sqlite://"}))
     full = [*FULL, FULL[0].as_json()]
     seen |= await provoke(full, create_app({"DATABASE_URL": "sqlite://", "MAX_WIZARDS": 3}))
     seen |= await provoke([*OUTAGE, OUTAGE[0].as_json()], app_without_storage())
-    assert seen == everything_described()
+    assert seen == all_described_answers()
 
 
 def test_every_route_is_described() -> None:
-    """The description has the routes of the application, each with its methods."""
+    """The description has every route of the application with its methods."""
     routes = {
         re.sub("<path:(.*?)>", r"{\1}", rule.rule): {method.lower() for method in rule.methods or ()}
         for rule in create_app({"DATABASE_URL": "sqlite://"}).url_map.iter_rules()
@@ -225,7 +226,7 @@ def test_every_route_is_described() -> None:
 
 
 def test_limits_are_described() -> None:
-    """The limits in the description are the defaults of the settings."""
+    """The described limits and version are the default settings and the version of the package."""
     components = DESCRIPTION["components"]
     assert components["parameters"]["name"]["schema"]["maxLength"] == DEFAULTS["MAX_NAME_LENGTH"]
     assert components["schemas"]["JSONList"]["maxItems"] == DEFAULTS["MAX_WIZARDS"]

@@ -1,4 +1,4 @@
-"""Other ASGI servers: they serve the list, and their own way of stopping is left alone."""
+"""Other ASGI servers serve the list and shut down in their own way."""
 
 import re
 import signal
@@ -8,20 +8,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.servers import started
+from support.servers import run_module
 
-# Each prints a line of these for a worker that is ready.
+# Each server prints one of these lines per worker that is ready.
 READY = re.compile(r"Started worker-\d|Application startup complete")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("server", ["uvicorn", "granian --interface asgi"])
 def test_serves_and_stops(tmp_path: Path, server: str, workers: int) -> None:
-    """It appends, shows what was appended, and ends at SIGTERM."""
+    """The server appends, shows the append and exits at SIGTERM without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = f"{server} --port {port} --workers {workers} asgi:app"
-    with started(command.split(), f"sqlite:///{tmp_path}/w.db") as process:
+    with run_module(command.split(), f"sqlite:///{tmp_path}/w.db") as process:
         assert process.stdout is not None
         for _ in range(workers):
             assert next(filter(READY.search, process.stdout))

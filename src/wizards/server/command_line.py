@@ -10,10 +10,10 @@ from hypercorn.utils import LifespanFailureError
 def exit_with_one_line(expected: type[Exception]) -> None:
     """Let Hypercorn's workers report a start that fails with `expected` in one line, with status 1.
 
-    Does nothing unless Hypercorn's command line has imported the application.
+    Does nothing unless one of those workers imports the application: nothing else calls what is replaced.
     """
     run = sys.modules.get("hypercorn.asyncio.run")
-    if run is not None and "hypercorn.run" in sys.modules:
+    if run is not None:
         run._run = _reporting(run._run, expected)  # type: ignore[attr-defined]  # noqa: SLF001
 
 

@@ -1,0 +1,50 @@
+"""The wings depend on each other in one direction."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.servers import ROOT
+
+SOURCE = ROOT / "src" / "wizards"
+
+# What each wing may import of the package. The root's modules are app, asgi, config and messages.
+ALLOWED = {
+    "core": {"core", "storage.base"},
+    "storage": {"storage"},
+    "server": {"server", "messages"},
+    "web": {"web", "core", "messages"},
+    "messages": set(),
+    "config": {"storage"},
+    "app": {"config", "core", "server", "storage", "web"},
+    "asgi": {"app", "config", "server"},
+    "__init__": {"app", "config"},
+}
+FRAMEWORKS = {
+    "core": {"quart", "werkzeug", "hypercorn", "sqlite3", "psycopg"},
+    "storage": {"quart", "hypercorn"},
+}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Yield the modules that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("file", SOURCE.rglob("*.py"), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_run_in_one_direction(file: Path) -> None:
+    """Each module imports only wings that its own may know, and core knows no framework and no driver."""
+    wing = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for name in imports(file):
+        package, _, rest = name.partition(".")
+        if package == "wizards":
+            assert any(f"{rest}.".startswith(f"{allowed}.") for allowed in ALLOWED[wing]), name
+        else:
+            assert package not in FRAMEWORKS.get(wing, ()), name
