@@ -60,7 +60,7 @@ def _mounted_twice(prefix: str, app: Any) -> Callable[..., Awaitable[None]]:
 
 
 def _dispatched(prefix: str, app: Any) -> Callable[..., Awaitable[None]]:
-    return DispatcherMiddleware({prefix: app})  # type: ignore[return-value]
+    return DispatcherMiddleware({prefix: app})
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
