@@ -1,13 +1,13 @@
-"""Documents that only grow, and the unchanging cuts that are served from them.
+"""Documents that only grow, and immutable snapshots of them.
 
-A byte once written never changes. A document keeps its bytes in sealed blocks and one open block that still
-grows; all cuts share them, and know how much of the open one is theirs. So a cut costs next to nothing,
-however long the document is, and a hundred answers in flight cost one document.
+A written byte never changes. A document keeps its bytes in sealed blocks and in one open block that still
+grows. All snapshots share these blocks, and each knows how much of the open block belongs to it. So the cost
+of a snapshot does not depend on the document's length, and a hundred responses in flight cost one document.
 
-Beside its text a document keeps the same text gzipped, as one deflate stream that is flushed to a byte
-boundary after every addition (zlib's Z_SYNC_FLUSH), and a running hash of the text. So a gzipped answer
-and an ETag cost nothing at request time. Text and hash are equal wherever the content is equal; the
-gzipped bytes are not, as they depend on where the additions ended.
+A document also keeps its text gzipped, as one deflate stream that is flushed to a byte boundary after each
+addition (zlib's Z_SYNC_FLUSH), and a running hash of the text. So a gzipped response and an ETag cost nothing
+at request time. Equal content gives equal text and an equal hash; the gzipped bytes differ, because they
+depend on the boundaries of the additions.
 """
 
 import zlib
@@ -17,8 +17,8 @@ from functools import cached_property
 from hashlib import blake2b
 from struct import pack
 
-# One block is handed to the server at a time and copied into a slow reader's buffer, so it bounds what such
-# a reader costs. Larger ones are faster: each piece of an answer costs Hypercorn about 15 µs.
+# The server gets one block at a time and copies it into a slow reader's buffer, so the size of a block bounds
+# the memory of such a reader. Larger blocks are faster: each message costs Hypercorn about 15 µs.
 BLOCK = 512 * 1024
 
 # RFC 1952, section 2.3: magic, deflate, no flags, no time, no extra flags, unknown system.
@@ -27,16 +27,16 @@ GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 @dataclass(frozen=True)
 class Text:
-    """An unchanging run of `size` bytes: sealed blocks, the begin of an open one, and an `suffix`."""
+    """An immutable run of `size` bytes: sealed blocks, the start of an open block, and a `suffix`."""
 
-    blocks: Sequence[bytes]  # these two are shared, and may have grown since
+    blocks: Sequence[bytes]  # shared with the document, as is the open block: both may have grown since
     open_block: bytearray
     suffix: bytes
     size: int
 
     @cached_property
     def tail(self) -> bytes:
-        """What comes behind the sealed blocks: a copy, made for the first who wants it."""
+        """The bytes after the sealed blocks, copied on first use."""
         ours = (self.size - len(self.suffix)) % BLOCK
         return b"".join((memoryview(self.open_block)[:ours], self.suffix))
 
@@ -52,30 +52,30 @@ class Text:
 
 
 class GrowingText:
-    """Bytes that are only ever added to."""
+    """Bytes that only grow."""
 
     def __init__(self, data: bytes = b"") -> None:
         self._blocks: list[bytes] = []
         self._open_block = bytearray(data)
 
     def extend(self, data: bytes) -> None:
-        """Add `data` at the end; no text cut before changes."""
+        """Append `data`; earlier snapshots stay as they are."""
         self._open_block += data
         if len(self._open_block) >= BLOCK:
             full = bytes(self._open_block)
             whole = len(full) - len(full) % BLOCK
             self._blocks += [full[start : start + BLOCK] for start in range(0, whole, BLOCK)]
-            self._open_block = bytearray(full[whole:])  # cuts keep the old one
+            self._open_block = bytearray(full[whole:])  # snapshots keep the old one
 
     def snapshot(self, suffix: bytes) -> Text:
-        """Return the text so far, closed with `suffix`."""
+        """Return the text so far, followed by `suffix`."""
         size = len(self._blocks) * BLOCK + len(self._open_block) + len(suffix)
         return Text(self._blocks, self._open_block, suffix, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An unchanging text, the same text gzipped, and a hash of it in hexadecimal."""
+    """An immutable text, the same text gzipped, and its hash in hexadecimal digits."""
 
     plain: Text
     gzip: Text
@@ -83,7 +83,7 @@ class Document:
 
 
 class GrowingDocument:
-    """A text that grows, its gzip stream and its hash. `suffix` (64 KiB at most) closes every cut."""
+    """A growing text, its gzip stream and its hash; a `suffix` of at most 64 KiB ends each snapshot."""
 
     def __init__(self, suffix: bytes = b"") -> None:
         self._suffix = suffix
@@ -94,16 +94,16 @@ class GrowingDocument:
         self._hash = blake2b(digest_size=16)
 
     def extend(self, data: bytes) -> None:
-        """Add `data` at the end of the text."""
+        """Append `data` to the text."""
         self._plain.extend(data)
         self._gzip.extend(self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH))
         self._crc = zlib.crc32(data, self._crc)
         self._hash.update(data)
 
     def snapshot(self) -> Document:
-        """Return the document as it stands."""
+        """Return the document as it is now."""
         plain = self._plain.snapshot(self._suffix)
-        # RFC 1951, 3.2.4: one last, stored block, its length and that length's complement.
+        # RFC 1951, 3.2.4: a last, stored block, its length and the complement of its length.
         last_block = pack("<BHH", 1, len(self._suffix), len(self._suffix) ^ 0xFFFF) + self._suffix
         # RFC 1952, 2.3.1: the checksum and the size of the whole text, modulo 2**32.
         trailer = pack("<LL", zlib.crc32(self._suffix, self._crc), plain.size % 2**32)

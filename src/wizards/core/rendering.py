@@ -1,4 +1,4 @@
-"""The list as it is shown: every name rendered once, as HTML and as JSON."""
+"""The rendered list: each name is rendered once, as HTML and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from wizards.core.document import Document, GrowingDocument
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The list as it stood after its first `length` names."""
+    """The list of the first `length` names."""
 
     length: int
     html: Document
@@ -19,7 +19,7 @@ class Snapshot:
 
 
 class RenderedList:
-    """The rendered list. It starts empty and only grows."""
+    """The rendered list, which starts empty and only grows."""
 
     def __init__(self) -> None:
         self._html = GrowingDocument()
@@ -28,7 +28,7 @@ class RenderedList:
         self.snapshot = Snapshot(0, self._html.snapshot(), self._json.snapshot())
 
     def extend(self, names: Sequence[str]) -> None:
-        """Render `names` behind those already there and renew `snapshot`; older ones stay as they are."""
+        """Append `names` and replace `snapshot`; earlier snapshots stay as they are."""
         if not names:
             return
         self._html.extend("".join(map(_paragraph, names)).encode())

@@ -10,10 +10,11 @@
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
-from quart import Quart, signals
+from quart import Quart, Request, signals
 from werkzeug.exceptions import HTTPException
 
 from wizards.core.roster import RosterError
@@ -59,6 +60,7 @@ SIGNALS = (
     signals.appcontext_popped,
     signals.appcontext_tearing_down,
 )
+RECEIVERS = attrgetter("receivers")
 
 
 @dataclass(slots=True)
@@ -69,7 +71,9 @@ class Route:
     """
 
     endpoint: str
-    request: ListRequest | None = None
+    request: ListRequest | None
+    may_have_body: bool
+    has_conflicting_length: bool
     fixed: Answer | None = None  # what Quart has answered once, and always will
 
 
@@ -82,6 +86,13 @@ class FastPathMiddleware:
         self._list = shared_list
         self._views = dict(app.view_functions)
         self._sessions = app.session_interface
+        # Views of the app's own dictionaries: hooks that are hung on it later are seen.
+        self._hooks = (
+            app.before_request_funcs.values(),
+            app.after_request_funcs.values(),
+            app.teardown_request_funcs.values(),
+            app.url_value_preprocessors.values(),
+        )
         self._routes: dict[tuple[object, ...], Route] = {}
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -98,10 +109,10 @@ class FastPathMiddleware:
         if is_extended and route.endpoint not in self._views:
             await self._quart(scope, receive, send)
             return
-        if may_have_body(scope["http_version"], headers):
+        if route.may_have_body:
             if not await drain_body(receive):
                 return
-            send = close_after_response(send) if has_conflicting_length(headers) else send
+            send = close_after_response(send) if route.has_conflicting_length else send
         if is_extended or route.endpoint not in FAST:
             await self._quart(scope, never_receive, send)
         else:
@@ -156,24 +167,31 @@ class FastPathMiddleware:
         pairs = list(zip(headers[::2], headers[1::2], strict=True))
         reduced: Any = {**scope, "headers": pairs, "query_string": b""}
         request = TolerantHTTPConnection(self._app, reduced).request
+        endpoint = self._endpoint(request)
+        return Route(
+            endpoint,
+            ListRequest.parse(request) if endpoint == LIST else None,
+            may_have_body(scope["http_version"], headers),
+            has_conflicting_length(headers),
+        )
+
+    def _endpoint(self, request: Request) -> str:
         if request.method not in ("GET", "HEAD"):
-            return Route("")
+            return ""
         try:
-            endpoint = self._app.create_url_adapter(request).match()[0]  # type: ignore[union-attr]
+            endpoint: str = self._app.create_url_adapter(request).match()[0]  # type: ignore[union-attr]
         except HTTPException:  # RequestRedirect is one, too
-            return Route("")
-        return Route(endpoint, ListRequest.parse(request) if endpoint == LIST else None)
+            return ""
+        return endpoint
 
     def _is_extended(self) -> bool:
+        # Without loops in Python, as each request pays for it (0.6 µs).
         app = self._app
         return (
-            any(app.before_request_funcs.values())
-            or any(app.after_request_funcs.values())
-            or any(app.teardown_request_funcs.values())
-            or any(app.url_value_preprocessors.values())
+            any(map(any, self._hooks))
             or bool(app.teardown_appcontext_funcs)
             or app.view_functions != self._views
             or app.session_interface is not self._sessions
             or app.asgi_http_class is not TolerantHTTPConnection
-            or any(signal.receivers and signal.has_receivers_for(app) for signal in SIGNALS)
+            or (any(map(RECEIVERS, SIGNALS)) and any(signal.has_receivers_for(app) for signal in SIGNALS))
         )
