@@ -1,4 +1,4 @@
-"""The wings depend on each other in one direction."""
+"""The wings of the source import each other in one direction only."""
 
 import ast
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def imports(file: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda file: str(file.relative_to(SOURCE)))
 def test_imports_run_in_one_direction(file: Path) -> None:
-    """Each module imports only wings that its own may know, and core knows no framework and no driver."""
+    """Each module imports only the wings that ALLOWED gives its own, and core no framework and no driver."""
     wing = file.relative_to(SOURCE).parts[0].removesuffix(".py")
     for name in imports(file):
         package, _, rest = name.partition(".")

@@ -1,4 +1,4 @@
-"""The fast path: it answers as Quart does, and stands aside for what is hung on the app."""
+"""The fast path answers like Quart and leaves every request to Quart if the app has extensions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -24,8 +24,8 @@ from wizards.web.middleware import FastPathMiddleware
 from wizards.web.shared_list import MAX_ANSWERS, ListRequest, name_in
 
 
-class Dispatches:
-    """Counts the requests that enter Quart, without a trace on the app."""
+class QuartRequests:
+    """Counts the requests that reach Quart, without a hook on the app."""
 
     def __init__(self, app: Quart) -> None:
         self.count = 0
@@ -55,36 +55,36 @@ async def client(app: Quart) -> AsyncIterator[AsyncClient]:
 @pytest.mark.parametrize(
     "headers", [{}, {"Range": "bytes=0-4"}, {"If-None-Match": "*"}, {"Accept": "application/json"}]
 )
-async def test_list_never_enters_quart(
+async def test_list_bypasses_quart(
     app: Quart, client: AsyncClient, headers: dict[str, str], target: str
 ) -> None:
     """Each read and append of the list is answered without Quart's dispatch."""
-    dispatches = Dispatches(app)
+    quart_requests = QuartRequests(app)
     for method in ("GET", "HEAD"):
         assert (await client.request(method, target, headers=headers)).status_code in (200, 206, 304)
-    assert dispatches.count == 0
+    assert quart_requests.count == 0
 
 
 @pytest.mark.parametrize("target", ["/", "/?x=1", "/api/wizards"])
-async def test_fixed_answer_enters_quart_once(app: Quart, client: AsyncClient, target: str) -> None:
-    """The second answer is the first one, and Quart has dispatched one request."""
-    dispatches = Dispatches(app)
+async def test_fixed_answer_reaches_quart_once(app: Quart, client: AsyncClient, target: str) -> None:
+    """The second answer equals the first, and only the first request reaches Quart."""
+    quart_requests = QuartRequests(app)
     first = await client.get(target)
     again = await client.get(target)
-    assert dispatches.count == 1
+    assert quart_requests.count == 1
     assert (again.status_code, again.headers, again.content) == (200, first.headers, first.content)
 
 
 @pytest.mark.parametrize("append", ["name=Luna", "n%61me=Luna", "x=1&name=Luna", "name=Luna&name="])
 async def test_each_append_appends(client: AsyncClient, append: str) -> None:
-    """However the key is written, each append appends."""
+    """Each append appends, however its key is written."""
     for times in (1, 2):
         page = (await client.get(f"/wizards?{append}")).text
         assert page.count("Luna") == times
 
 
-async def test_shows_what_other_processes_append(tmp_path: Path, client: AsyncClient) -> None:
-    """A name that another process has committed is in the very next answer."""
+async def test_sees_appends_of_other_processes(tmp_path: Path, client: AsyncClient) -> None:
+    """A name that another process has committed is in the next answer."""
     await client.get("/wizards")
     other = make_store(f"sqlite:///{tmp_path}/wizards.db")
     await other.open()
@@ -95,7 +95,7 @@ async def test_shows_what_other_processes_append(tmp_path: Path, client: AsyncCl
 
 
 async def _do_nothing() -> None:
-    """Be hung on an app, so that Quart handles every request."""
+    """Serve as a hook that makes Quart handle every request."""
 
 
 ACCEPTS = st.sampled_from(["*/*", "application/json", "text/html", "application/json;q=0.1, */*"])
@@ -119,8 +119,8 @@ TARGETS = st.sampled_from(["/", "/wizards", "/wizards?x=1", "/wizards?name=", "/
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["GET", "HEAD"]), TARGETS, HEADERS), max_size=25))
-async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, str]]]) -> None:
-    """In any sequence of requests, each answer is the one that Quart gives without the fast path."""
+async def test_answers_as_without_fast_path(requests: list[tuple[str, str, dict[str, str]]]) -> None:
+    """In any sequence of requests every answer equals that of Quart without the fast path."""
     fast, plain = (create_app({"DATABASE_URL": "sqlite://"}) for _ in range(2))
     plain.before_request(_do_nothing)
     async with fast.test_app(), plain.test_app(), open_client(fast) as one, open_client(plain) as other:
@@ -139,36 +139,36 @@ async def test_answers_as_without_it(requests: list[tuple[str, str, dict[str, st
     | st.text("name=&%61+;\0\udc80é").map(lambda text: text.encode("utf-8", "surrogatepass"))
 )
 def test_name_is_what_werkzeug_finds(query: bytes) -> None:
-    """The name of a query is the one that Werkzeug's `request.args` has."""
+    """The name in a query equals that in Werkzeug's `request.args`."""
     werkzeug = WerkzeugRequest("GET", "http", None, "", "/", query, Headers(), None)
     try:
         expected = werkzeug.args.get("name")
-    except UnicodeDecodeError:  # Werkzeug fails where we escape
+    except UnicodeDecodeError:  # Werkzeug fails on bytes that our parser escapes
         return
     assert name_in(query) == expected
 
 
 class RecordingHeaders(Headers):
-    """Headers that record which of them are asked for."""
+    """Headers that record the names of those that are read."""
 
-    asked: set[str] = set()  # noqa: RUF012
+    read: set[str] = set()  # noqa: RUF012
 
     def _get_key(self, key: str) -> str:
-        self.asked.add(key.lower())
+        self.read.add(key.lower())
         return super()._get_key(key)
 
 
-async def test_each_header_that_counts_is_in_the_key() -> None:
-    """The headers that a request for the list is parsed from are those that tell routes apart."""
+async def test_cache_key_has_every_relevant_header() -> None:
+    """Every header that `ListRequest.parse` reads is part of the route cache's key."""
     app = create_app({"DATABASE_URL": "sqlite://"})
     async with app.test_request_context("/wizards", headers={"Sec-Fetch-Mode": "navigate"}):
         request.headers.__class__ = RecordingHeaders
         ListRequest.parse(request)
-    assert {b"accept", b"sec-purpose", b"range"} <= {key.encode() for key in RecordingHeaders.asked}
-    assert {key.encode() for key in RecordingHeaders.asked} <= middleware.ROUTE_HEADERS
+    assert {b"accept", b"sec-purpose", b"range"} <= {key.encode() for key in RecordingHeaders.read}
+    assert {key.encode() for key in RecordingHeaders.read} <= middleware.ROUTE_HEADERS
 
 
-# --- What is hung on the app counts for each request. ---
+# --- Hooks, receivers and handlers on the app apply to every request. ---
 
 
 def _guard(app: Quart) -> None:
@@ -209,14 +209,14 @@ def _view_guard(app: Quart) -> None:
     app.view_functions |= {endpoint: guarded(view) for endpoint, view in app.view_functions.items()}
 
 
-@pytest.mark.parametrize("hang", [_guard, _blueprint_guard, _signal_guard, _view_guard])
-async def test_guard_that_is_hung_on_the_app_holds(
-    app: Quart, client: AsyncClient, hang: Callable[[Quart], None]
+@pytest.mark.parametrize("add_guard", [_guard, _blueprint_guard, _signal_guard, _view_guard])
+async def test_guard_on_the_app_applies(
+    app: Quart, client: AsyncClient, add_guard: Callable[[Quart], None]
 ) -> None:
-    """Without a token each route answers 401 and nothing is appended, whatever was answered before."""
+    """Without a token each route answers 401 and appends nothing, even after cached answers."""
     for target in ("/", "/wizards", "/api/wizards"):
         assert (await client.get(target)).status_code == 200
-    hang(app)
+    add_guard(app)
     for target in ("/", "/wizards", "/api/wizards", "/wizards?name=Eve"):
         assert (await client.get(target, headers={"Token": "x"})).status_code == 200
         assert (await client.get(target)).status_code == 401
@@ -224,22 +224,22 @@ async def test_guard_that_is_hung_on_the_app_holds(
     assert parse_page(page.text)[3:] == ["Eve"]
 
 
-async def test_limiter_stores_nothing_that_it_refuses(app: Quart, client: AsyncClient) -> None:
+async def test_rate_limiter_prevents_appends(app: Quart, client: AsyncClient) -> None:
     """An append that a rate limiter answers 429 is not stored."""
-    left = [1]
+    remaining = [1]
 
     @app.before_request
     async def limit() -> tuple[str, int] | None:
-        left[0] -= 1
-        return ("slow down", 429) if left[0] < 0 else None
+        remaining[0] -= 1
+        return ("slow down", 429) if remaining[0] < 0 else None
 
     assert [(await client.get(f"/wizards?name={name}")).status_code for name in "ABC"] == [200, 429, 429]
-    left[0] = 1
+    remaining[0] = 1
     assert parse_page((await client.get("/wizards")).text)[3:] == ["A"]
 
 
 async def test_after_request_hook_sees_each_request(app: Quart, client: AsyncClient) -> None:
-    """A header that an extension sets is made for each response anew; ours do not overwrite it."""
+    """An extension sets its header on each response, and our headers do not overwrite the extension's."""
     numbers = iter(range(100))
 
     @app.after_request
@@ -278,16 +278,16 @@ async def test_signal_and_session_receivers_see_each_request(app: Quart, client:
     assert "session" in seen
 
 
-async def test_receivers_of_another_app_change_nothing(app: Quart, client: AsyncClient) -> None:
-    """A receiver that listens to another app alone leaves this one its fast path."""
+async def test_receivers_of_another_app_have_no_effect(app: Quart, client: AsyncClient) -> None:
+    """A signal receiver of another app does not turn the fast path off."""
     request_started.connect(_do_nothing, create_app({"DATABASE_URL": "sqlite://"}), weak=False)
-    dispatches = Dispatches(app)
+    quart_requests = QuartRequests(app)
     await client.get("/wizards")
-    assert dispatches.count == 0
+    assert quart_requests.count == 0
 
 
 async def test_further_blueprint_reads_bodies(app: Quart, client: AsyncClient) -> None:
-    """A route that a user adds gets its request body; ours answer as before and drain theirs."""
+    """A route that a user adds gets its request body; our routes answer as before and drain theirs."""
     assert (await client.post("/echo", content=b"x")).status_code == 404
     further = Blueprint("further", __name__)
 
@@ -301,7 +301,7 @@ async def test_further_blueprint_reads_bodies(app: Quart, client: AsyncClient) -
 
 
 async def test_error_handlers_of_the_app_apply(app: Quart, client: AsyncClient) -> None:
-    """A handler that a user registers for an error of the list answers for it."""
+    """A handler that a user registers for an error answers for that error of the list."""
 
     @app.errorhandler(403)
     async def forbidden(_: Exception) -> tuple[str, int]:
@@ -340,11 +340,11 @@ async def test_errors_are_the_same_with_and_without_hooks(app: Quart, client: As
     assert [answer.status_code for answer in fast] == [400, 503, 503, 403, 416, 400, 400]
 
 
-# --- What a middleware around the app may do. ---
+# --- Middleware, prefixes and minimal scopes. ---
 
 
-async def test_messages_are_the_receivers_own() -> None:
-    """A middleware that appends to the headers of each response does not change those of the next."""
+async def test_messages_are_not_shared() -> None:
+    """A middleware that appends to a response's headers does not change the next response."""
     app = create_app({"DATABASE_URL": "sqlite://"})
     inner = app.asgi_app
     lengths: list[int] = []
@@ -374,7 +374,7 @@ PREFIXES = ["", "/api", "/app", "/wizards", "/api/wizards", "/a/b", "/api/", "/a
 
 @pytest.mark.parametrize("root_path", PREFIXES)
 async def test_answers_are_the_same_under_a_prefix(root_path: str) -> None:
-    """Under any prefix appends are stored and shown, and what lies outside of it is not there."""
+    """Under any prefix appends are stored and shown, and paths outside the prefix get a 404."""
     prefix = root_path.rstrip("/")
     async with fresh_client(root_path=root_path) as client:
         assert (await client.get(f"{prefix}/")).text == GREETING
@@ -394,15 +394,15 @@ async def test_answers_are_the_same_under_a_prefix(root_path: str) -> None:
 )
 @pytest.mark.parametrize("extend", [False, True])
 async def test_optional_keys_of_a_scope_may_be_missing(missing: str, *, extend: bool) -> None:
-    """What the ASGI specification lets a server leave out changes no answer."""
+    """A scope without a key that the ASGI specification makes optional gets the same answer."""
     app = create_app({"DATABASE_URL": "sqlite://"})
     if extend:
         app.before_request(_do_nothing)
 
     async def without(scope: Any, receive: Any, send: Any) -> None:
-        reduced = {key: value for key, value in scope.items() if key != missing}
+        reduced: Any = {key: value for key, value in scope.items() if key != missing}
         reduced["headers"] = iter(reduced["headers"])  # any iterable will do
-        await app(reduced, receive, send)  # type: ignore[arg-type]
+        await app(reduced, receive, send)
 
     async with app.test_app(), open_client(without) as client:
         expected = 4 if missing != "query_string" else 3
@@ -415,7 +415,7 @@ async def test_optional_keys_of_a_scope_may_be_missing(missing: str, *, extend: 
 
 
 async def test_caches_are_bounded(app: Quart, client: AsyncClient) -> None:
-    """However many different requests come, only so many routes and answers are kept."""
+    """The caches keep a bounded number of routes and answers."""
     for number in range(middleware.MAX_ROUTES + 10):
         await client.get("/wizards", headers={"If-None-Match": f'"{number}"'})
         await client.get(f"/{number}")
@@ -424,15 +424,15 @@ async def test_caches_are_bounded(app: Quart, client: AsyncClient) -> None:
     assert len(fast_path._list._answers) <= MAX_ANSWERS + 1
 
 
-async def test_different_parts_at_once(client: AsyncClient) -> None:
-    """More different parts at once than routes are kept: each is answered."""
-    parts = [{"Range": f"bytes={begin}-"} for begin in range(2 * middleware.MAX_ROUTES)]
-    answers = await asyncio.gather(*(client.get("/wizards", headers=part) for part in parts))
+async def test_more_concurrent_ranges_than_entries(client: AsyncClient) -> None:
+    """More different concurrent requests than the route cache has room for are all answered."""
+    ranges = [{"Range": f"bytes={start}-"} for start in range(2 * middleware.MAX_ROUTES)]
+    answers = await asyncio.gather(*(client.get("/wizards", headers=header) for header in ranges))
     assert {answer.status_code for answer in answers} == {206, 416}
 
 
 async def test_fixed_answers_need_no_storage(tmp_path: Path) -> None:
-    """`/` and `/api/wizards` answer while the storage is out of reach; the list says 503, not 500."""
+    """During an outage `/` and `/api/wizards` answer as usual, and the list answers 503, not 500."""
     app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/missing/wizards.db"})
     async with open_client(app) as client:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Starting the application: again, in another event loop, with wrong settings, and without its storage."""
+"""The start of an application: repeated, in another event loop, with bad settings, without storage."""
 
 import asyncio
 import subprocess
@@ -19,8 +19,8 @@ async def _append(app: Quart, name: str) -> list[str]:
         return parse_page(await response.get_data(as_text=True))
 
 
-def test_app_can_be_started_again(tmp_path: Path) -> None:
-    """One application serves in two event loops, one after the other, and twice in one of them."""
+def test_repeated_start(tmp_path: Path) -> None:
+    """One application starts twice in each of two event loops, one after the other."""
     app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/wizards.db"})
 
     async def twice() -> list[list[str]]:
@@ -31,7 +31,7 @@ def test_app_can_be_started_again(tmp_path: Path) -> None:
 
 
 def test_two_apps_share_nothing() -> None:
-    """Two applications in one event loop have a list each; stopping one leaves the other as it is."""
+    """Two applications in one event loop have separate lists; stopping one does not affect the other."""
 
     async def both() -> None:
         one, other = (create_app({"DATABASE_URL": "sqlite://"}) for _ in range(2))
@@ -53,27 +53,27 @@ def test_two_apps_share_nothing() -> None:
     ],
 )
 def test_unknown_key_is_refused(key: str, message: str) -> None:
-    """A key that is no setting of ours or Quart's, or has the prefix, is named in an error."""
+    """A prefixed key, or one that is no setting of ours or Quart's, raises a StartError with the key."""
     with pytest.raises(StartError) as raised:
         create_app({key: "sqlite://"})
     assert str(raised.value).startswith(f"{key}: {message}")
 
 
-def test_settings_of_quart_are_taken() -> None:
-    """A setting of Quart's is one of `config`'s keys, too."""
+def test_settings_of_quart_are_accepted() -> None:
+    """`create_app` accepts Quart's own settings."""
     assert create_app({"DATABASE_URL": "sqlite://", "SECRET_KEY": "x"}).config["SECRET_KEY"] == "x"
 
 
 @pytest.mark.parametrize("variable", ["WIZARDS_DATABSE_URL", "WIZARDS_DATABASEURL", "WIZARDS_MAX_WIZARD"])
 def test_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """A variable that is nearly one of ours is named, with the one that is meant."""
+    """An environment variable that nearly matches a setting raises a StartError that names both."""
     monkeypatch.setenv(variable, "sqlite://")
     with pytest.raises(StartError, match=f"{variable}: there is no such setting; WIZARDS_[A-Z_]+ is meant"):
         create_app()
 
 
 async def test_unusable_storage_can_be_caught(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The start raises a StartError that names the storage, and logs no traceback."""
+    """A start without storage raises a StartError with the setting, logs nothing and can be repeated."""
     app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/missing/wizards.db"})
     with pytest.raises(StartError, match=r"WIZARDS_DATABASE_URL: .*missing/wizards.db cannot be used"):
         async with app.test_app():
@@ -98,9 +98,9 @@ SERVERS = [
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("url", ["sqlite:////missing/wizards.db", "mysql://h/d"])
 def test_failed_start_on_the_command_line(server: str, application: str, url: str) -> None:
-    """From the command line a failed start is a line without a traceback, and status 1.
+    """From the command line a failed start prints one line without a traceback and exits with 1.
 
-    Hypercorn's master ends with status 0 whatever its workers end with, and Granian and uvicorn add lines.
+    Hypercorn's master exits with 0 whatever its workers exit with. Granian and uvicorn print more lines.
     """
     done = subprocess.run(
         [sys.executable, "-m", *server.split(), application],
