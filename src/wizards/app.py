@@ -9,14 +9,12 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from hypercorn.utils import LifespanFailureError
 from quart import Quart
 from quart.asgi import ASGILifespan
-from sqlalchemy import URL
 
 from wizards.config import PREFIX, StartError, check, read_settings
 from wizards.core.roster import Roster
 from wizards.server import connections
 from wizards.server.shutdown import Stop
-from wizards.storage.base import Store
-from wizards.storage.sqlite import SQLiteStore
+from wizards.storage.base import Store, first_line
 from wizards.web.errors import register_error_handlers
 from wizards.web.middleware import FastPathMiddleware
 from wizards.web.quart_workarounds import TolerantHTTPConnection, TolerantWebsocketConnection
@@ -24,11 +22,6 @@ from wizards.web.routes import blueprint
 from wizards.web.shared_list import SharedList
 
 logger = logging.getLogger(__name__)
-
-HINTS = {
-    "sqlite": "Its folder has to exist and be writable.",
-    "postgresql": "The server has to run there, and the database to exist.",
-}
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Quart:
@@ -45,14 +38,14 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     if app.logger.level == logging.NOTSET:
         app.logger.setLevel(logging.INFO)
     app.logger.addFilter(_is_no_start_error)
-    url = check(app.config)
-    roster = Roster(_store(url), max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
+    store = check(app.config)
+    roster = Roster(store, max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
     stop = Stop(app)
     app.extensions["wizards"] = SharedList(
         roster, max_name_length=app.config["MAX_NAME_LENGTH"], is_shutting_down=stop.has_begun
     )
     _add_web(app)
-    _add_lifespan(app, roster, stop, url)
+    _add_lifespan(app, roster, stop, store)
     return app
 
 
@@ -64,17 +57,16 @@ def _add_web(app: Quart) -> None:
     app.asgi_app = FastPathMiddleware(app, app.extensions["wizards"])  # type: ignore[method-assign]
 
 
-def _add_lifespan(app: Quart, roster: Roster, stop: Stop, url: URL) -> None:
+def _add_lifespan(app: Quart, roster: Roster, stop: Stop, store: Store) -> None:
     async def start() -> None:
         connections.install()
         stop.prepare()
-        where = url.set(query={}).render_as_string(hide_password=True)
         try:
             snapshot = await roster.open()
         except Exception as error:
-            why = f"{Store.explain(error)}. {HINTS[url.drivername]}"
-            raise StartError(f"{PREFIX}_DATABASE_URL: {where} cannot be used: {why}") from error
-        logger.info("The list at %s is open; wizards: %d.", where, snapshot.length)
+            why = f"{store.where} cannot be used: {first_line(error)}"
+            raise StartError(f"{PREFIX}_DATABASE_URL: {why}") from error
+        logger.info("The list at %s is open; wizards: %d.", store.where, snapshot.length)
         gc.freeze()  # what is there now stays; scanning it again and again costs 2 % of the reads
 
     async def close() -> None:
@@ -106,15 +98,3 @@ class Lifespan(ASGILifespan):
 def _is_no_start_error(record: logging.LogRecord) -> bool:
     # Quart logs it with a traceback; the server, or the code that started the application, reports it.
     return not (record.exc_info and isinstance(record.exc_info[1], StartError))
-
-
-def _store(url: URL) -> Store:
-    if url.drivername == "sqlite":
-        return SQLiteStore(url)
-    try:
-        from wizards.storage.postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra, often not installed
-    except ImportError as error:
-        raise StartError(
-            f"PostgreSQL needs the extra 'postgresql': pip install '.[postgresql]' ({error})"
-        ) from None
-    return PostgreSQLStore(url)

@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from flask.config import Config
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+
+from wizards.storage.base import StorageError, Store
+from wizards.storage.urls import make_store
 
 PREFIX = "WIZARDS"
 
@@ -29,8 +30,6 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
     "MAX_NAME_LENGTH": (1, 10_000),
     "MAX_WAITING": (1, 1_000_000),
 }
-
-URL_FORMS = "sqlite:///FILE, sqlite:// (in memory) or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
 class StartError(Exception):
@@ -65,27 +64,16 @@ def _unknown(key: str) -> str:
     return f"{key}: neither a setting of wizards ({', '.join(DEFAULTS)}) nor one of Quart"
 
 
-def check(config: Mapping[str, Any]) -> URL:
-    """Raise StartError at the first setting of a Quart config that is unusable; return the database's URL."""
+def check(config: Mapping[str, Any]) -> Store:
+    """Raise StartError at the first setting of a Quart config that is unusable; return the URL's store."""
     for key, (low, high) in BOUNDS.items():
         value = config[key]
         if type(value) is not int or not low <= value <= high:  # bool is a subclass of int
             raise _refusal(key, f"{value!r} is not a whole number from {low:,} to {high:,}")
-    return _database_url(config["DATABASE_URL"])
-
-
-def _database_url(value: object) -> URL:
-    # The value may hold a password, so an unreadable one is not repeated.
     try:
-        url = make_url(str(value))
-    except (ArgumentError, ValueError):
-        raise _refusal("DATABASE_URL", f"the value is no database URL; it may be {URL_FORMS}") from None
-    if url.drivername == "sqlite" and not url.host and not url.query:
-        return url
-    if url.drivername in {"postgresql", "postgres"}:
-        return url.set(drivername="postgresql")
-    query = f" with {', '.join(url.query)}" if url.query else ""  # whose values may be secrets, too
-    raise _refusal("DATABASE_URL", f"{url.set(query={})}{query} is not supported; it may be {URL_FORMS}")
+        return make_store(str(config["DATABASE_URL"]))
+    except StorageError as error:
+        raise _refusal("DATABASE_URL", str(error)) from None
 
 
 def _refusal(key: str, why: str) -> StartError:

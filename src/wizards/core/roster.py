@@ -1,27 +1,37 @@
-"""The shared list: one asyncio lock, group commit, snapshots.
+"""The shared list: group commit and snapshots under asyncio locks.
 
 The rules:
 
-- Requests gather in the open batch. Each batch has one task, which waits for the lock; while it waits, the
-  batch goes on filling. So the commit that is under way gathers the next batch by itself.
-- Whoever holds the lock closes its batch, makes ONE exchange with the store ("append these names, give me
-  every name after those I have"), and extends the page. Nothing else touches the page, and no two commits of
-  this process overlap. The order between processes is the store's.
-- A batch gets one snapshot. It was read after all of its requests had come, so it holds every name that was
-  acknowledged anywhere before, and the names of the batch itself.
-- A failed exchange fails its batch and nothing else. Its names may or may not stand: if they do, the next
-  exchange brings them in. The failure is logged when an outage begins and when it ends.
+- Reads and appends have a lane each, so that a read never waits for an append that waits for a database
+  lock. In a lane, requests gather in the open batch. Each batch has one task, which waits for the lane's
+  lock; meanwhile the batch goes on filling. So the exchange under way gathers the next batch by itself.
+- The holder of the lock closes its batch, makes ONE exchange with the store ("append these names, return the
+  rows behind the last one I hold"), and extends the rendered list. No two exchanges of a lane overlap. The
+  order between processes is the store's.
+- Exchanges of the two lanes may overlap. The rows of both continue the same list, so whichever ends last adds
+  only what the other has not brought.
+- A batch gets one snapshot. The exchange began after all of its requests had come, so the snapshot holds
+  every name that was acknowledged anywhere before, and the names of the batch itself.
+- A failed exchange fails its batch and nothing else. Its names may have been committed; if so, the next
+  exchange returns them. A failure is logged when an outage begins and when it ends.
+- If the database has lost history, every exchange fails from then on, until the process is restarted.
 - The task belongs to the roster, not to a request. A cancelled request leaves its batch as it is.
 """
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from wizards.core.rendering import RenderedList, Snapshot
-
-if TYPE_CHECKING:  # the roster itself needs no database
-    from wizards.storage.base import Store
+from wizards.storage.base import (
+    READ_CHUNK,
+    START,
+    STORAGE_TIMEOUT,
+    HistoryLostError,
+    Row,
+    Store,
+    first_line,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,40 +49,62 @@ class RosterBusyError(RosterError):
 
 
 class RosterUnavailableError(RosterError):
-    """The store failed. What was being appended may or may not stand."""
+    """The store failed. The name may have been appended."""
 
 
 class Batch:
     """Requests that share one exchange and its outcome."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: float) -> None:
+        self.opened = opened
         self.names: list[str] = []
         self.requests = 0
         self.appended = 0
         self.task: asyncio.Task[Snapshot | None]
 
 
-class Roster:
-    """The shared list of at most `max_wizards` names, with at most `max_waiting` requests a batch."""
+class Lane:
+    """Requests of one kind: the batch that gathers, and the lock of the exchange."""
 
-    def __init__(self, store: "Store", *, max_wizards: int, max_waiting: int) -> None:
+    def __init__(self) -> None:
+        self.batch: Batch | None = None
+        self.lock = asyncio.Lock()
+
+
+class Roster:
+    """The shared list of at most `max_wizards` names, with at most `max_waiting` requests a batch.
+
+    After `close`, `open` starts it anew, also on another event loop.
+    """
+
+    def __init__(self, store: Store, *, max_wizards: int, max_waiting: int) -> None:
         self._store = store
         self._max_wizards = max_wizards
         self._max_waiting = max_waiting
+        self._reset()
+
+    def _reset(self) -> None:
         self._rendered = RenderedList()
-        self._lock = asyncio.Lock()
-        self._open_batch: Batch | None = None
+        self._last: Row = START
+        self._reads, self._appends = Lane(), Lane()
         self._tasks: set[asyncio.Task[Snapshot | None]] = set()
+        self._opening = asyncio.Lock()
         self._is_open = False
-        self._outage = False
+        self._refuses = False  # history was lost, or the roster is closed
+        self._outages: set[Lane] = set()
 
     async def open(self) -> Snapshot:
         """Open the store, load the list and return it. Raises whatever the store raises.
 
-        Without it the first request opens the store. A cancellation leaves the roster as it was.
+        Without it the first request opens the store. A cancellation leaves the roster closed.
         """
-        async with self._lock:
-            await self._exchange(Batch())
+        if self._refuses:
+            self._reset()
+        try:
+            await self._load()
+        except BaseException:
+            await self._store.close()
+            raise
         return self._rendered.snapshot
 
     async def append(self, name: str) -> Snapshot:
@@ -81,7 +113,7 @@ class Roster:
         Raises RosterFullError, RosterBusyError or RosterUnavailableError. A cancellation does not
         take the name back: it is appended, or fails, with its batch.
         """
-        batch = self._join()
+        batch = self._join(self._appends)
         turn = len(batch.names)
         batch.names.append(name)
         snapshot = await self._outcome(batch)
@@ -94,21 +126,27 @@ class Roster:
 
         Raises RosterBusyError or RosterUnavailableError. A cancellation changes nothing.
         """
-        if self._store.length() == self._rendered.snapshot.length:
+        if self._store.is_current(self._last) and not self._refuses:
             return self._rendered.snapshot
-        return await self._outcome(self._join())
+        return await self._outcome(self._join(self._reads))
 
     async def close(self) -> None:
-        """Wait until all that was accepted is committed and answered, then close the store."""
+        """Wait until all that was accepted is committed and answered, then close the store.
+
+        From then on every request is refused.
+        """
         while self._tasks:
             await asyncio.wait(self._tasks)
+        self._refuses = True
         await self._store.close()
 
-    def _join(self) -> Batch:
-        batch = self._open_batch
+    def _join(self, lane: Lane) -> Batch:
+        if self._refuses:
+            raise RosterUnavailableError
+        batch = lane.batch
         if batch is None:
-            batch = self._open_batch = Batch()
-            batch.task = asyncio.create_task(self._commit(batch))
+            batch = lane.batch = Batch(asyncio.get_running_loop().time())
+            batch.task = asyncio.create_task(self._commit(lane, batch))
             self._tasks.add(batch.task)
             batch.task.add_done_callback(self._tasks.discard)
         elif batch.requests >= self._max_waiting:
@@ -123,28 +161,70 @@ class Roster:
             raise RosterUnavailableError
         return snapshot
 
-    async def _commit(self, batch: Batch) -> Snapshot | None:
-        async with self._lock:
-            self._open_batch = None
+    async def _commit(self, lane: Lane, batch: Batch) -> Snapshot | None:
+        async with lane.lock:
+            lane.batch = None
+            waited = asyncio.get_running_loop().time() - batch.opened
             try:
-                await self._exchange(batch)
+                # At least a second. So no request waits for longer than STORAGE_TIMEOUT and a second.
+                async with asyncio.timeout(max(1, STORAGE_TIMEOUT - waited)):
+                    await self._load()
+                    await self._exchange(batch)
             except Exception as error:  # noqa: BLE001  # whatever a driver raises is an outage
-                if not self._outage:
-                    logger.error("The storage is out of reach; answering 503. %s", self._store.explain(error))  # noqa: TRY400
-                self._outage = True
+                self._note_failure(lane, error)
                 return None
-            if self._outage:
-                self._outage = False
-                logger.warning("The storage is back; wizards: %d.", self._rendered.snapshot.length)
-            return self._rendered.snapshot
+            self._note_success(lane)
+            return None if self._refuses else self._rendered.snapshot
+
+    async def _load(self) -> None:
+        async with self._opening:
+            if not self._is_open:
+                await self._store.open()
+                await self._catch_up()
+                self._is_open = True
 
     async def _exchange(self, batch: Batch) -> None:
-        if not self._is_open:
-            await self._store.open()
-            while names := await self._store.read(self._rendered.snapshot.length):
-                self._rendered.extend(names)
-            self._is_open = True
-        names, batch.appended = await self._store.exchange(
-            batch.names, after=self._rendered.snapshot.length, limit=self._max_wizards
-        )
-        self._rendered.extend(names)
+        if not batch.names:
+            await self._catch_up()
+            return
+        rows, batch.appended = await self._store.append(batch.names, self._last, self._max_wizards)
+        self._extend(rows)
+        if len(rows) >= READ_CHUNK:  # this process was far behind
+            async with self._reads.lock:
+                await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        is_complete = False
+        while not is_complete:
+            rows = await self._store.read(self._last)
+            self._extend(rows)
+            is_complete = len(rows) < READ_CHUNK
+
+    def _extend(self, rows: Sequence[Row]) -> None:
+        # The other lane may have brought some of them, and the last of those has to be the same row.
+        known = self._last[0] - rows[0][0] + 1 if rows else 0
+        if 0 < known <= len(rows) and rows[known - 1] != self._last:
+            raise HistoryLostError(f"row {self._last[0]:,} of the list is another one")
+        if new := rows[known:]:
+            self._rendered.extend([name for _, name, _ in new])
+            self._last = new[-1]
+
+    def _note_failure(self, lane: Lane, error: Exception) -> None:
+        if isinstance(error, HistoryLostError):
+            if not self._refuses:
+                logger.error(
+                    "The database has lost names; answering 503 until this process is restarted."
+                    " It holds %d wizards; %s.",
+                    self._last[0],
+                    first_line(error),
+                )
+            self._refuses = True
+            return
+        if not self._outages:
+            logger.error("The storage is out of reach; answering 503. %s", first_line(error))
+        self._outages.add(lane)
+
+    def _note_success(self, lane: Lane) -> None:
+        if self._outages and not self._outages - {lane}:
+            logger.warning("The storage is back; wizards: %d.", self._last[0])
+        self._outages.discard(lane)
