@@ -126,9 +126,13 @@ class Roster:
 
         Raises RosterBusyError or RosterUnavailableError. A cancellation changes nothing.
         """
+        return self.current() or await self._outcome(self._join(self._reads))
+
+    def current(self) -> Snapshot | None:
+        """Return what `read` would return, or None if that takes an exchange."""
         if self._store.is_current(self._last) and not self._refuses:
             return self._rendered.snapshot
-        return await self._outcome(self._join(self._reads))
+        return None
 
     async def close(self) -> None:
         """Wait until all that was accepted is committed and answered, then close the store.

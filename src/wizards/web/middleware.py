@@ -6,26 +6,18 @@
   session interface, another connection class), every request is Quart's, and the answers are the same.
 - Each `send` gets messages of its own, because middlewares append to them.
 - An error is handled by Quart, so handlers that are registered on the app apply.
-- No route of ours reads a body, so bodies are drained (see `messages`).
+- No route of ours reads a body, so bodies are drained (see `wizards.messages`).
 """
 
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from quart import Quart, Request, signals
 from werkzeug.exceptions import HTTPException
 
+from wizards import messages
 from wizards.core.roster import RosterError
-from wizards.messages import (
-    LENGTH_HEADERS,
-    close_after_response,
-    drain_body,
-    has_conflicting_length,
-    may_have_body,
-    never_receive,
-)
 from wizards.web.quart_workarounds import TolerantHTTPConnection
 from wizards.web.representation import Answer
 from wizards.web.shared_list import ListRequest, SharedList, name_in
@@ -36,31 +28,15 @@ CACHEABLE_STATUSES = frozenset({200, 304})
 
 # The headers that decide an answer beside method, target and name. A request is parsed with these alone, so
 # that a header which is missing here cannot be forgotten in a verdict that is kept.
-ROUTE_HEADERS = LENGTH_HEADERS | {
-    b"host",
-    b"accept",
-    b"accept-encoding",
-    b"if-match",
-    b"if-none-match",
-    b"if-range",
-    b"range",
-    b"sec-fetch-dest",
-    b"sec-fetch-mode",
-    b"sec-fetch-site",
-    b"sec-purpose",
-}
+ROUTE_HEADERS = messages.LENGTH_HEADERS.union(
+    b"host accept accept-encoding if-match if-none-match if-range range".split(),
+    b"sec-fetch-dest sec-fetch-mode sec-fetch-site sec-purpose".split(),
+)
 MAX_ROUTES = 256
 
-SIGNALS = (
-    signals.request_started,
-    signals.request_finished,
-    signals.request_tearing_down,
-    signals.got_request_exception,
-    signals.appcontext_pushed,
-    signals.appcontext_popped,
-    signals.appcontext_tearing_down,
-)
-RECEIVERS = attrgetter("receivers")
+SIGNALS = [signal for name, signal in vars(signals).items() if name.startswith(("request_", "appcontext_"))]
+SIGNALS.append(signals.got_request_exception)
+RECEIVERS = [signal.receivers for signal in SIGNALS]
 
 
 @dataclass(slots=True)
@@ -110,18 +86,21 @@ class FastPathMiddleware:
             await self._quart(scope, receive, send)
             return
         if route.may_have_body:
-            if not await drain_body(receive):
+            if not await messages.drain_body(receive):
                 return
-            send = close_after_response(send) if route.has_conflicting_length else send
+            send = messages.close_after_response(send) if route.has_conflicting_length else send
         if is_extended or route.endpoint not in FAST:
-            await self._quart(scope, never_receive, send)
+            await self._quart(scope, messages.never_receive, send)
         else:
             await self._answer(route, scope, send)
 
     async def _answer(self, route: Route, scope: HTTPScope, send: ASGISendCallable) -> None:
         try:
             if route.request is not None:
-                answer = await self._list.answer(route.request, name_in(scope.get("query_string", b"")))
+                name = name_in(scope.get("query_string", b""))
+                answer = self._list.known_answer(route.request, name) or await self._list.answer(
+                    route.request, name
+                )
             else:
                 answer = route.fixed or await self._ask_quart(route, scope)
         except (RosterError, HTTPException) as error:
@@ -134,13 +113,13 @@ class FastPathMiddleware:
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _ask_quart(self, route: Route, scope: HTTPScope) -> Answer:
-        messages: list[Any] = []
+        sent: list[Any] = []
 
         async def record(message: Any) -> None:
-            messages.append(message)
+            sent.append(message)
 
-        await self._quart(scope, never_receive, record)
-        start, *bodies = messages
+        await self._quart(scope, messages.never_receive, record)
+        start, *bodies = sent
         body = b"".join(message["body"] for message in bodies)
         answer = Answer(start["status"], tuple(start["headers"]), (body,))
         if answer.status in CACHEABLE_STATUSES:
@@ -171,8 +150,8 @@ class FastPathMiddleware:
         return Route(
             endpoint,
             ListRequest.parse(request) if endpoint == LIST else None,
-            may_have_body(scope["http_version"], headers),
-            has_conflicting_length(headers),
+            messages.may_have_body(scope["http_version"], headers),
+            messages.has_conflicting_length(headers),
         )
 
     def _endpoint(self, request: Request) -> str:
@@ -193,5 +172,5 @@ class FastPathMiddleware:
             or app.view_functions != self._views
             or app.session_interface is not self._sessions
             or app.asgi_http_class is not TolerantHTTPConnection
-            or (any(map(RECEIVERS, SIGNALS)) and any(signal.has_receivers_for(app) for signal in SIGNALS))
+            or (any(RECEIVERS) and any(signal.has_receivers_for(app) for signal in SIGNALS))
         )

@@ -17,6 +17,9 @@ from wizards.core.rendering import Snapshot
 from wizards.web.headers import LIST_HEADERS
 
 HTML, JSON = "text/html", "application/json"
+GZIPPED = b"content-encoding", b"gzip"
+
+Field = tuple[bytes, bytes]
 
 
 class Preferences(NamedTuple):
@@ -50,7 +53,7 @@ class Answer(NamedTuple):
     """A response: its status, lower-case header fields, and the body as blocks of the list itself."""
 
     status: int
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: tuple[Field, ...]
     chunks: tuple[bytes, ...]
 
     def to_response(self) -> Response:
@@ -75,10 +78,18 @@ def render(snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> 
         if preferences.if_match and document.etag not in parse_etags(preferences.if_match):
             return _whole(document, preferences, 412)
         if parse_etags(preferences.if_none_match).contains_weak(document.etag):
-            return _not_modified(document, preferences)
+            # Without length and encoding: a cache would take them for those of the body that it holds.
+            return _answer(304, preferences, (_etag(document, weak=preferences.gzip),), ())
     part = _requested_range(document, preferences)
     if part:
-        return _part(document, preferences, part)
+        where = f"bytes {part.start}-{part.stop - 1}/{document.plain.size}".encode()
+        headers = (
+            _length(len(part)),
+            _etag(document),
+            (b"accept-ranges", b"bytes"),
+            (b"content-range", where),
+        )
+        return _answer(206, preferences, headers, document.plain.slices(part.start, part.stop))
     if part is not None and not is_append:
         raise RequestedRangeNotSatisfiable(document.plain.size)
     return _whole(document, preferences, 200)
@@ -94,42 +105,25 @@ def _requested_range(document: Document, preferences: Preferences) -> range | No
 
 
 def _whole(document: Document, preferences: Preferences, status: int) -> Answer:
-    text = document.gzip if preferences.gzip else document.plain
-    encoding = [(b"content-encoding", b"gzip")] if preferences.gzip else []
-    headers = [*_length(text.size), *_validator(document, preferences), *encoding]
+    text, encoding = (document.gzip, [GZIPPED]) if preferences.gzip else (document.plain, [])
+    headers = (_length(text.size), _etag(document, weak=preferences.gzip), *encoding)
     return _answer(status, preferences, headers, text.slices(0, text.size))
 
 
-def _part(document: Document, preferences: Preferences, part: range) -> Answer:
-    where = f"bytes {part.start}-{part.stop - 1}/{document.plain.size}"
-    headers = [
-        *_length(len(part)),
-        (b"etag", quote_etag(document.etag).encode()),
-        (b"accept-ranges", b"bytes"),
-        (b"content-range", where.encode()),
-    ]
-    return _answer(206, preferences, headers, document.plain.slices(part.start, part.stop))
-
-
-def _not_modified(document: Document, preferences: Preferences) -> Answer:
-    # Without a length or an encoding: a cache would take them for those of the body that it holds.
-    return _answer(304, preferences, _validator(document, preferences), ())
-
-
-def _validator(document: Document, preferences: Preferences) -> list[tuple[bytes, bytes]]:
-    return [(b"etag", quote_etag(document.etag, weak=preferences.gzip).encode())]
-
-
-def _length(size: int) -> list[tuple[bytes, bytes]]:
-    return [(b"content-length", b"%d" % size)]
-
-
 def _answer(
-    status: int, preferences: Preferences, headers: Iterable[tuple[bytes, bytes]], chunks: Iterable[bytes]
+    status: int, preferences: Preferences, headers: Iterable[Field], chunks: Iterable[bytes]
 ) -> Answer:
-    content_type = JSON if preferences.json else f"{HTML}; charset=utf-8"
-    fields = ((b"content-type", content_type.encode()), *headers, *LIST_HEADERS)
+    media_type = JSON if preferences.json else f"{HTML}; charset=utf-8"
+    fields = ((b"content-type", media_type.encode()), *headers, *LIST_HEADERS)
     return Answer(status, fields, tuple(chunks))
+
+
+def _length(size: int) -> Field:
+    return b"content-length", b"%d" % size
+
+
+def _etag(document: Document, *, weak: bool = False) -> Field:
+    return b"etag", quote_etag(document.etag, weak).encode()
 
 
 async def _iterate(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:

@@ -48,6 +48,13 @@ class SharedList:
         self._check(request, name)
         return self._rendered(await self.roster.append(name), request.preferences, is_append=True)
 
+    def known_answer(self, request: ListRequest, name: str | None) -> Answer | None:
+        """Return what `answer` would return, or None if that takes an exchange with the storage."""
+        snapshot = None if name else self.roster.current()
+        if snapshot is None:
+            return None
+        return self._rendered(snapshot, request.preferences, is_append=False)
+
     def _check(self, request: ListRequest, name: str) -> None:
         if request.refusal:
             raise Forbidden(request.refusal)
