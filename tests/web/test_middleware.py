@@ -9,7 +9,17 @@ import pytest
 from httpx import AsyncClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quart import Blueprint, Quart, Response, abort, jsonify, request, request_finished, request_started
+from quart import (
+    Blueprint,
+    Quart,
+    Response,
+    abort,
+    jsonify,
+    request,
+    request_finished,
+    request_started,
+    websocket,
+)
 from quart.sessions import SecureCookieSessionInterface
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.request import Request as WerkzeugRequest
@@ -298,6 +308,17 @@ async def test_further_blueprint_reads_bodies(app: Quart, client: AsyncClient) -
     app.register_blueprint(further)
     assert (await client.post("/echo", content=b"Expelliarmus")).json() == "Expelliar"
     assert (await client.request("GET", "/wizards?name=Luna", content=b"x" * 99)).text.count("Luna") == 1
+
+
+async def test_websocket_of_a_user_keeps_its_headers(app: Quart) -> None:
+    """A WebSocket route that a user adds sees the headers of its handshake."""
+
+    @app.websocket("/spell")
+    async def cast() -> None:
+        await websocket.send(websocket.headers["Wand"])
+
+    async with app.test_client().websocket("/spell", headers={"Wand": "holly"}) as connection:
+        assert await connection.receive() == "holly"
 
 
 async def test_error_handlers_of_the_app_apply(app: Quart, client: AsyncClient) -> None:

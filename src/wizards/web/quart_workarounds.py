@@ -1,11 +1,15 @@
-"""Quart's connections, for requests at which Quart fails: any target and any host, as Flask answers them."""
+"""Quart's connections, for requests at which Quart fails, answered as Flask answers them.
+
+Quart fails at an empty path, at some absolute targets (RFC 9112, section 3.2), at a query that is not UTF-8
+(HTTP/2 allows one), at an invalid host, and at a prefix that ends with a slash.
+"""
 
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, WebsocketScope
-from quart import Quart, Request
+from quart import Quart, Request, Websocket
 from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from werkzeug.exceptions import BadHost
 
@@ -13,27 +17,14 @@ from wizards.messages import never_receive
 from wizards.web.errors import error_response
 from wizards.web.headers import add_response_headers
 
-# What the ASGI specification lets a server leave out of a scope, and what it means then.
-SCOPE_DEFAULTS: dict[str, Any] = {"scheme": "http", "root_path": "", "query_string": b""}
+SCOPE_DEFAULTS = {"scheme": "http"}  # a key that the ASGI specification lets a server leave out
 
 
 class TolerantHTTPConnection(ASGIHTTPConnection):
-    """A request whose target, query, host and prefix may be anything.
-
-    Quart fails at an empty path, at some absolute targets (RFC 9112, section 3.2), at a query that is not
-    UTF-8 (HTTP/2 allows one), at a missing host, and at a prefix that ends with a slash.
-    """
+    """A request whose target, query, host and prefix may be anything."""
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        complete: Any = SCOPE_DEFAULTS | scope
-        root_path = complete["root_path"].rstrip("/")
-        complete |= {
-            "headers": list(complete["headers"]),
-            "path": _path_below(root_path, _path(complete["path"])),
-            "query_string": _utf8(complete["query_string"]),
-            "root_path": root_path,
-        }
-        super().__init__(app, complete)
+        super().__init__(app, _tolerable(scope))
         self.request = self._create_request_from_scope(_send_nothing)
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -63,10 +54,30 @@ class TolerantHTTPConnection(ASGIHTTPConnection):
 
 
 class TolerantWebsocketConnection(ASGIWebsocketConnection):
-    """A WebSocket handshake whose host may be anything: no route accepts one."""
+    """A WebSocket handshake whose target, host and prefix may be anything."""
 
     def __init__(self, app: Quart, scope: WebsocketScope) -> None:
-        super().__init__(app, {**scope, "headers": []})
+        super().__init__(app, _tolerable(scope))
+
+    async def handle_websocket(self, websocket: Websocket, send: ASGISendCallable) -> None:
+        """Respond to a handshake, or run its route; pass a cancellation on."""
+        try:
+            await super().handle_websocket(websocket, send)
+        except BadHost:  # respond as to a handshake without a host
+            self.scope = {**self.scope, "headers": []}
+            await super().handle_websocket(self._create_websocket_from_scope(send), send)
+
+
+def _tolerable(scope: Any) -> Any:
+    root_path = scope.get("root_path", "").rstrip("/")
+    return {
+        **SCOPE_DEFAULTS,
+        **scope,
+        "headers": list(scope["headers"]),
+        "path": _path_below(root_path, _path(scope["path"])),
+        "query_string": _utf8(scope.get("query_string", b"")),
+        "root_path": root_path,
+    }
 
 
 async def _send_nothing(message: object) -> None:
