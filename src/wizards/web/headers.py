@@ -14,11 +14,9 @@ SECURITY_HEADERS = {
 }
 VARY = ("Accept", "Accept-Encoding")
 
-# The same fields for ASGI, as each answer for the list has them.
-LIST_HEADERS = tuple(
-    (name.lower().encode(), value.encode())
-    for name, value in {"Vary": ", ".join(VARY), **SECURITY_HEADERS}.items()
-)
+# The same fields as ASGI messages have them: for the documents that never change, and for the list.
+FIXED_HEADERS = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
+LIST_HEADERS = ((b"vary", ", ".join(VARY).encode()), *FIXED_HEADERS)
 
 
 def add_response_headers(response: Response, request: Request) -> None:

@@ -1,7 +1,7 @@
-"""The fast path: ASGI middleware that answers what Quart would route to the list, or has answered before.
+"""The fast path: ASGI middleware that answers what Quart would route to the list or to a fixed document.
 
-- Quart's own router decides, once for each distinct `RouteKey`; its verdict is kept. Only the verdicts
-  "the list" and "a fixed answer" are used here. Every other request is Quart's.
+- Quart's own router decides, once for each distinct request without its query; the verdict is kept. Requests
+  for anything but the list and the fixed documents are Quart's.
 - As long as anything that is not ours is hung on the app (a hook, a receiver of a request signal, a view, a
   session interface, another connection class), every request is Quart's, and the answers are the same.
 - Each `send` gets messages of its own, because middlewares append to them.
@@ -9,8 +9,7 @@
 - No route of ours reads a body, so bodies are drained (see `wizards.messages`).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from quart import Quart, Request, signals
@@ -20,11 +19,8 @@ from wizards import messages
 from wizards.core.roster import RosterError
 from wizards.web.quart_workarounds import TolerantHTTPConnection
 from wizards.web.representation import Answer
+from wizards.web.routes import FIXED, LIST
 from wizards.web.shared_list import ListRequest, SharedList, name_in
-
-LIST = "wizards.shared_list"
-FAST = frozenset({LIST, "wizards.hello", "wizards.gryffindors"})
-CACHEABLE_STATUSES = frozenset({200, 304})
 
 # The headers that decide an answer beside method, target and name. A request is parsed with these alone, so
 # that a header which is missing here cannot be forgotten in a verdict that is kept.
@@ -39,18 +35,16 @@ SIGNALS.append(signals.got_request_exception)
 RECEIVERS = [signal.receivers for signal in SIGNALS]
 
 
-@dataclass(slots=True)
-class Route:
-    """Quart's verdict on a request, and the request for the list as it was parsed.
+class Route(NamedTuple):
+    """Quart's verdict on a request, and what is answered or asked without Quart.
 
     The endpoint is empty if Quart redirects or refuses the request, or answers it itself (OPTIONS).
     """
 
     endpoint: str
-    request: ListRequest | None
     may_have_body: bool
     has_conflicting_length: bool
-    fixed: Answer | None = None  # what Quart has answered once, and always will
+    fast: Answer | ListRequest | None
 
 
 class FastPathMiddleware:
@@ -89,20 +83,18 @@ class FastPathMiddleware:
             if not await messages.drain_body(receive):
                 return
             send = messages.close_after_response(send) if route.has_conflicting_length else send
-        if is_extended or route.endpoint not in FAST:
+        if is_extended or route.fast is None:
             await self._quart(scope, messages.never_receive, send)
         else:
-            await self._answer(route, scope, send)
+            await self._answer(route.fast, scope, send)
 
-    async def _answer(self, route: Route, scope: HTTPScope, send: ASGISendCallable) -> None:
+    async def _answer(self, fast: Answer | ListRequest, scope: HTTPScope, send: ASGISendCallable) -> None:
         try:
-            if route.request is not None:
-                name = name_in(scope.get("query_string", b""))
-                answer = self._list.known_answer(route.request, name) or await self._list.answer(
-                    route.request, name
-                )
+            if isinstance(fast, Answer):
+                answer = fast
             else:
-                answer = route.fixed or await self._ask_quart(route, scope)
+                name = name_in(scope.get("query_string", b""))
+                answer = self._list.known_answer(fast, name) or await self._list.answer(fast, name)
         except (RosterError, HTTPException) as error:
             await TolerantHTTPConnection(self._app, scope).handle_error(error, send)
             return
@@ -111,20 +103,6 @@ class FastPathMiddleware:
             await send({"type": "http.response.body", "body": block, "more_body": True})
         last = answer.chunks[-1] if answer.chunks else b""
         await send({"type": "http.response.body", "body": last, "more_body": False})
-
-    async def _ask_quart(self, route: Route, scope: HTTPScope) -> Answer:
-        sent: list[Any] = []
-
-        async def record(message: Any) -> None:
-            sent.append(message)
-
-        await self._quart(scope, messages.never_receive, record)
-        start, *bodies = sent
-        body = b"".join(message["body"] for message in bodies)
-        answer = Answer(start["status"], tuple(start["headers"]), (body,))
-        if answer.status in CACHEABLE_STATUSES:
-            route.fixed = answer
-        return answer
 
     def _route(self, scope: HTTPScope, headers: list[bytes]) -> Route:
         key = (
@@ -147,12 +125,13 @@ class FastPathMiddleware:
         reduced: Any = {**scope, "headers": pairs, "query_string": b""}
         request = TolerantHTTPConnection(self._app, reduced).request
         endpoint = self._endpoint(request)
-        return Route(
-            endpoint,
-            ListRequest.parse(request) if endpoint == LIST else None,
-            messages.may_have_body(scope["http_version"], headers),
-            messages.has_conflicting_length(headers),
-        )
+        fast: Answer | ListRequest | None = None
+        if endpoint == LIST:
+            fast = ListRequest.parse(request)
+        elif endpoint in FIXED:
+            fast = FIXED[endpoint].answer(request)
+        has_conflict = messages.has_conflicting_length(headers)
+        return Route(endpoint, messages.may_have_body(scope["http_version"], headers), has_conflict, fast)
 
     def _endpoint(self, request: Request) -> str:
         if request.method not in ("GET", "HEAD"):

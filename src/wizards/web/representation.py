@@ -1,10 +1,11 @@
-"""Representations of the shared list: type, encoding, preconditions and ranges.
+"""Representations of the shared list and of fixed documents: type, encoding, preconditions and ranges.
 
 RFC 9110 gives the order: negotiation (section 12), then If-Match and If-None-Match, then Range (13.2.2).
 The gzipped bytes differ between processes, so their ETag is weak (8.8.1), and a Range selects plain bytes.
 """
 
 from collections.abc import AsyncIterator, Iterable
+from hashlib import blake2b
 from typing import NamedTuple, Self
 
 from quart import Request, Response
@@ -14,9 +15,9 @@ from werkzeug.http import parse_etags, quote_etag
 
 from wizards.core.document import Document
 from wizards.core.rendering import Snapshot
-from wizards.web.headers import LIST_HEADERS
+from wizards.web.headers import FIXED_HEADERS, LIST_HEADERS
 
-HTML, JSON = "text/html", "application/json"
+HTML, JSON = "text/html; charset=utf-8", "application/json"
 GZIPPED = b"content-encoding", b"gzip"
 
 Field = tuple[bytes, bytes]
@@ -62,9 +63,27 @@ class Answer(NamedTuple):
         return Response(_iterate(self.chunks), self.status, headers)
 
 
+class FixedDocument:
+    """A document that never changes, and its answers to reads."""
+
+    def __init__(self, text: str, content_type: str) -> None:
+        body = text.encode()
+        self._etag = blake2b(body, digest_size=16).hexdigest()
+        validator = b"etag", quote_etag(self._etag).encode()
+        kind = b"content-type", content_type.encode()
+        self._whole = Answer(200, (kind, _length(len(body)), validator, *FIXED_HEADERS), (body,))
+        self._not_modified = Answer(304, (kind, validator, *FIXED_HEADERS), ())
+
+    def answer(self, request: Request) -> Answer:
+        """Return the document (200), or only that it is unchanged (304) or another (412)."""
+        if request.if_match and self._etag not in request.if_match:
+            return self._whole._replace(status=412)
+        return self._not_modified if request.if_none_match.contains_weak(self._etag) else self._whole
+
+
 def prefers_json(request: Request) -> bool:
     """Return whether the client prefers the list as JSON; the default is HTML, as the Flask app sends it."""
-    return request.accept_mimetypes.best_match((HTML, JSON)) == JSON
+    return request.accept_mimetypes.best_match(("text/html", JSON)) == JSON
 
 
 def render(snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> Answer:
@@ -113,8 +132,8 @@ def _whole(document: Document, preferences: Preferences, status: int) -> Answer:
 def _answer(
     status: int, preferences: Preferences, headers: Iterable[Field], chunks: Iterable[bytes]
 ) -> Answer:
-    media_type = JSON if preferences.json else f"{HTML}; charset=utf-8"
-    fields = ((b"content-type", media_type.encode()), *headers, *LIST_HEADERS)
+    content_type = JSON if preferences.json else HTML
+    fields = ((b"content-type", content_type.encode()), *headers, *LIST_HEADERS)
     return Answer(status, fields, tuple(chunks))
 
 

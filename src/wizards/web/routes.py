@@ -1,18 +1,30 @@
 """The routes: parse, one call, respond."""
 
-from quart import Blueprint, Response, current_app, jsonify, request
+from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from wizards.web.headers import LIST_PATH
+from wizards.web.representation import HTML, JSON, FixedDocument
 from wizards.web.shared_list import ListRequest, SharedList, name_in
 
 blueprint = Blueprint("wizards", __name__)
 
+HELLO = FixedDocument("<p>Hello World from Flask!</p>", HTML)
+GRYFFINDORS = FixedDocument(
+    '[{"house":"Gryffindor","name":"Harry"},{"house":"Gryffindor","name":"Hermione"},'
+    '{"house":"Gryffindor","name":"Ron"}]\n',
+    JSON,
+)
+
+# By endpoint, for the fast path.
+FIXED = {"wizards.hello": HELLO, "wizards.gryffindors": GRYFFINDORS}
+LIST = "wizards.shared_list"
+
 
 @blueprint.get("/")
-async def hello() -> str:
+async def hello() -> Response:
     """Say hello."""
-    return "<p>Hello World from Flask!</p>"
+    return HELLO.answer(request).to_response()
 
 
 @blueprint.get(LIST_PATH)
@@ -26,7 +38,7 @@ async def shared_list() -> Response:
 @blueprint.get("/api/wizards")
 async def gryffindors() -> Response:
     """Return the tutorial's fixed list as JSON."""
-    return jsonify([{"house": "Gryffindor", "name": name} for name in ("Harry", "Hermione", "Ron")])
+    return GRYFFINDORS.answer(request).to_response()
 
 
 @blueprint.get("/static/<path:filename>")
