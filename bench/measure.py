@@ -4,14 +4,12 @@ import asyncio
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 
-import sqlalchemy as sql
-
 from wizards import create_app
-from wizards.storage.base import wizards as table
+from wizards.storage.sqlite_thread import library
 
 from . import wrk
 from .answers import Answer, WrongAnswerError, fetch, same_bytes
@@ -119,6 +117,6 @@ async def _fill(path: Path, length: int) -> None:
     app = create_app({"DATABASE_URL": f"sqlite:///{path}"})
     app.logger.setLevel("ERROR")
     async with app.test_app():  # creates the table with the first three names
-        rows = [{"position": at, "name": name} for at, name in enumerate(names(length), 1)][3:]
-        with sql.create_engine(f"sqlite:///{path}").begin() as connection:
-            connection.execute(sql.insert(table), rows)
+        rows = list(enumerate(names(length), 1))[3:]
+        with closing(library.connect(path)) as connection, connection:
+            connection.executemany("INSERT INTO wizards (position, name) VALUES (?, ?)", rows)

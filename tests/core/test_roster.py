@@ -2,75 +2,86 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from support.pages import parse_page
 from wizards.core.rendering import Snapshot
 from wizards.core.roster import Roster, RosterBusyError, RosterFullError, RosterUnavailableError
-from wizards.storage.base import FIRST_WIZARDS, Store
+from wizards.storage.base import FIRST_WIZARDS, START, Row, rows_behind
 
 
-class SteppedStore(Store):
+class SteppedStore:
     """A list in memory whose exchanges start at once but end only when the test allows it."""
 
+    where = "memory"
+
     def __init__(self) -> None:
-        self.names = list(FIRST_WIZARDS)
+        self.rows: list[Row] = [(number, name, "first") for number, name in enumerate(FIRST_WIZARDS, 1)]
         self.exchanges: list[list[str]] = []
-        self.running = 0
+        self.running: Counter[str] = Counter()
         self.is_open = False
         self.failure: Exception | None = None
         self.commits_before_failure = False
-        self.knows_length = False
-        self._started = asyncio.Semaphore(0)
-        self._allowed = asyncio.Semaphore(0)
+        self.knows_last_row = False
+        self._started = {kind: asyncio.Semaphore(0) for kind in ("read", "append")}
+        self._allowed = {kind: asyncio.Semaphore(0) for kind in ("read", "append")}
 
     async def open(self) -> None:
         self.is_open = True
 
-    async def read(self, after: int) -> list[str]:
-        return self.names[after : after + 2]
+    async def read(self, after: Row) -> list[Row]:
+        if after == START:  # loading the list needs no permission
+            return self.rows[:]
+        await self._step("read", [])
+        return rows_behind(after, self.rows[after[0] - 1 :])
 
-    async def exchange(self, names: Sequence[str], after: int, limit: int) -> tuple[list[str], int]:
-        assert self.is_open
-        assert self.running == 0, "two exchanges at once"
-        self.running += 1
-        try:
-            return await self._exchange(list(names), after, limit)
-        finally:
-            self.running -= 1
-
-    async def _exchange(self, names: list[str], after: int, limit: int) -> tuple[list[str], int]:
-        self.exchanges.append(names)
-        self._started.release()
-        await self._allowed.acquire()
-        if self.failure and not self.commits_before_failure:
-            raise self.failure
-        fitting = names[: max(0, limit - len(self.names))]
-        self.names += fitting
+    async def append(self, names: Sequence[str], after: Row, limit: int) -> tuple[list[Row], int]:
+        await self._step("append", list(names), fails=not self.commits_before_failure)
+        fitting = names[: max(0, limit - len(self.rows))]
+        self.commit(*fitting)
         if self.failure:
             raise self.failure
-        return self.names[after:], len(fitting)
+        return rows_behind(after, self.rows[after[0] - 1 :]), len(fitting)
 
-    def length(self) -> int | None:
-        return len(self.names) if self.knows_length else None
+    def commit(self, *names: str) -> None:
+        """Append names without an exchange, as another process does."""
+        self.rows += [(number, name, "stamp") for number, name in enumerate(names, len(self.rows) + 1)]
+
+    def names(self) -> list[str]:
+        return [name for _, name, _ in self.rows]
+
+    async def _step(self, kind: str, names: list[str], *, fails: bool = True) -> None:
+        assert self.is_open
+        assert not self.running[kind], "two exchanges of one kind at once"
+        self.running[kind] += 1
+        self.exchanges.append(names)
+        self._started[kind].release()
+        try:
+            await self._allowed[kind].acquire()
+            if self.failure and fails:
+                raise self.failure
+        finally:
+            self.running[kind] -= 1
+
+    def is_current(self, last: Row) -> bool:
+        return self.knows_last_row and last == self.rows[-1]
 
     async def close(self) -> None:
-        assert self.running == 0
+        assert not +self.running
         self.is_open = False
 
-    async def _run(self, *_: object, **__: object) -> None:  # type: ignore[override]
-        raise NotImplementedError
-
-    async def wait_for_exchange(self) -> None:
+    async def wait_for_exchange(self, kind: str = "append") -> None:
         """Wait until one more exchange has started."""
-        await self._started.acquire()
+        await self._started[kind].acquire()
 
-    def allow(self, exchanges: int = 1) -> None:
+    def allow(self, exchanges: int = 1, kind: str = "append") -> None:
         """Let this many exchanges end."""
         for _ in range(exchanges):
-            self._allowed.release()
+            self._allowed[kind].release()
 
 
 @pytest.fixture
@@ -93,13 +104,12 @@ def names_in(snapshot: Snapshot) -> list[str]:
 
 
 async def test_batch_fills_while_another_commits(store: SteppedStore, roster: Roster) -> None:
-    """All requests that arrive during one commit share the next commit and one snapshot."""
+    """All appends that arrive during one commit share the next commit and one snapshot."""
     (first,) = start_appends(roster, "Luna")
     await store.wait_for_exchange()
     others = start_appends(roster, "Ginny", "Neville", "Cho")
-    read = asyncio.create_task(roster.read())
     store.allow(2)
-    snapshots = await asyncio.gather(first, *others, read)
+    snapshots = await asyncio.gather(first, *others)
     assert store.exchanges == [["Luna"], ["Ginny", "Neville", "Cho"]]
     assert names_in(snapshots[0]) == [*FIRST_WIZARDS, "Luna"]
     assert names_in(snapshots[1]) == [*FIRST_WIZARDS, "Luna", "Ginny", "Neville", "Cho"]
@@ -108,21 +118,46 @@ async def test_batch_fills_while_another_commits(store: SteppedStore, roster: Ro
 
 async def test_reads_share_one_exchange(store: SteppedStore, roster: Roster) -> None:
     """Any number of concurrent reads cost the store one exchange."""
+    await roster.open()
     reads = [asyncio.create_task(roster.read()) for _ in range(15)]
-    store.allow()
+    store.allow(kind="read")
     await asyncio.gather(*reads)
     assert store.exchanges == [[]]
 
 
+async def test_read_does_not_wait_for_an_append(store: SteppedStore, roster: Roster) -> None:
+    """A read is answered while an append waits for the database; the append then extends the same list."""
+    await roster.open()
+    (append,) = start_appends(roster, "Luna")
+    await store.wait_for_exchange()
+    store.commit("written elsewhere")
+    store.allow(kind="read")
+    assert names_in(await roster.read()) == [*FIRST_WIZARDS, "written elsewhere"]
+    store.allow()
+    assert names_in(await append) == [*FIRST_WIZARDS, "written elsewhere", "Luna"]
+
+
+async def test_read_that_an_append_overtakes(store: SteppedStore, roster: Roster) -> None:
+    """A read whose rows an append has brought meanwhile adds none of them again."""
+    await roster.open()
+    read = asyncio.create_task(roster.read())
+    await store.wait_for_exchange("read")
+    store.allow()
+    await roster.append("Luna")
+    store.commit("written elsewhere")
+    store.allow(kind="read")
+    assert names_in(await read) == [*FIRST_WIZARDS, "Luna", "written elsewhere"]
+
+
 async def test_read_of_an_unchanged_list_makes_no_exchange(store: SteppedStore, roster: Roster) -> None:
-    """If the store knows its length, a read makes an exchange only if the list has grown."""
-    store.allow(2)
+    """If the store knows its last row, a read makes an exchange only if the list has grown."""
     before = await roster.open()
-    store.knows_length = True
+    store.knows_last_row = True
     assert await roster.read() is before
-    store.names.append("written elsewhere")
+    store.commit("written elsewhere")
+    store.allow(kind="read")
     assert names_in(await roster.read())[-1] == "written elsewhere"
-    assert len(store.exchanges) == 2
+    assert len(store.exchanges) == 1
 
 
 async def test_failed_batch_fails_alone(
@@ -143,6 +178,69 @@ async def test_failed_batch_fails_alone(
         "The storage is out of reach; answering 503. no route",
         "The storage is back; wizards: 4.",
     ]
+
+
+async def test_lost_history_ends_the_service(
+    store: SteppedStore, roster: Roster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once the database lacks a row that it had, nothing is answered any more; one line says so."""
+    store.allow()
+    await roster.append("Luna")
+    store.rows[3:] = [(4, "Draco", "stamp")]
+    store.allow(2, kind="read")
+    store.knows_last_row = True
+    for _ in range(2):
+        with pytest.raises(RosterUnavailableError):
+            await roster.read()
+        store.rows[3:] = [(4, "Luna", "stamp")]
+    with pytest.raises(RosterUnavailableError):
+        await roster.append("Ginny")
+    assert store.exchanges == [["Luna"], []]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "The database has lost names; answering 503 until this process is restarted."
+        " It holds 4 wizards; row 4 of the list is gone, or another one."
+    )
+
+
+async def test_lost_history_between_two_lanes(store: SteppedStore, roster: Roster) -> None:
+    """A read whose rows contradict those that an append has brought meanwhile is lost history, too."""
+    await roster.open()
+    read = asyncio.create_task(roster.read())
+    await store.wait_for_exchange("read")
+    store.allow()
+    await roster.append("Luna")
+    store.rows[3:] = [(4, "Draco", "stamp")]
+    store.allow(kind="read")
+    with pytest.raises(RosterUnavailableError):
+        await read
+
+
+async def test_batch_that_waited_has_a_second(
+    store: SteppedStore, roster: Roster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for another exchange counts: two that never end take a second longer than one."""
+    await roster.open()
+    monkeypatch.setattr("wizards.core.roster.STORAGE_TIMEOUT", 2)
+    start = asyncio.get_running_loop().time()
+    (first,) = start_appends(roster, "Luna")
+    await store.wait_for_exchange()
+    (second,) = start_appends(roster, "Ginny")
+    errors = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(error) for error in errors] == [RosterUnavailableError] * 2
+    assert 3 <= asyncio.get_running_loop().time() - start < 3.9
+
+
+async def test_closed_roster_refuses_until_it_is_opened(store: SteppedStore, roster: Roster) -> None:
+    """After `close` every request is refused and the store stays closed; `open` loads the list anew."""
+    await roster.open()
+    await roster.close()
+    for request in (roster.read, partial(roster.append, "Luna")):
+        with pytest.raises(RosterUnavailableError):
+            await request()
+    assert not store.is_open
+    store.rows[3:] = [(4, "Draco", "stamp")]
+    assert names_in(await roster.open()) == [*FIRST_WIZARDS, "Draco"]
 
 
 async def test_commit_whose_result_was_lost(store: SteppedStore, roster: Roster) -> None:
@@ -211,7 +309,7 @@ async def test_waiting_is_bounded(store: SteppedStore, roster: Roster) -> None:
     assert {type(error) for error in rejected} == {RosterBusyError}
     store.allow(2)
     await asyncio.gather(first, *waiting[:20])
-    assert store.names[4:] == names[:20]
+    assert store.names()[4:] == names[:20]
 
 
 async def test_bound_counts_cancelled_requests(store: SteppedStore, roster: Roster) -> None:
@@ -239,7 +337,7 @@ async def test_full_list(store: SteppedStore) -> None:
     assert isinstance(luna, Snapshot)
     assert luna is ginny
     assert isinstance(cho, RosterFullError)
-    assert store.names == [*FIRST_WIZARDS, "Luna", "Ginny"]
+    assert store.names() == [*FIRST_WIZARDS, "Luna", "Ginny"]
 
 
 async def test_exchanges_exclude_each_other(store: SteppedStore) -> None:
@@ -248,7 +346,7 @@ async def test_exchanges_exclude_each_other(store: SteppedStore) -> None:
     store.allow(1_000)
     names = [f"w{number}" for number in range(500)]
     snapshots = await asyncio.gather(*start_appends(roster, *names))
-    assert store.names[3:] == names
+    assert store.names()[3:] == names
     for name, snapshot in zip(names, snapshots, strict=True):
         assert name in names_in(snapshot)
-        assert names_in(snapshot) == store.names[: snapshot.length]
+        assert names_in(snapshot) == store.names()[: snapshot.length]

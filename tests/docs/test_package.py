@@ -124,7 +124,7 @@ def test_metadata_is_complete(built: tuple[Path, Path]) -> None:
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert str(metadata.get_payload()).startswith("# wizards\n")
     assert metadata.get_all("Provides-Extra") == ["postgresql"]
-    extra = [line for line in metadata.get_all("Requires-Dist", []) if "asyncpg" in line]
+    extra = [line for line in metadata.get_all("Requires-Dist", []) if "psycopg" in line]
     assert len(extra) == 1
     assert 'extra == "postgresql"' in extra[0].replace("'", '"')
     version = metadata["Version"]

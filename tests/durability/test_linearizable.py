@@ -1,7 +1,6 @@
 """Many processes share one list: all of their answers together could come from a single list."""
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from support.servers import Server
 from support.stores import make_store
 from support.workload import make_client, run_workload, send
 from wizards.storage.base import FIRST_WIZARDS
+from wizards.storage.sqlite_thread import library
 
 
 @contextmanager
@@ -60,7 +60,7 @@ async def test_concurrent_start_on_an_empty_database(url: str, tmp_path: Path) -
 async def test_open_waits_for_another_creator(tmp_path: Path) -> None:
     """Opening a new SQLite file waits for another process that holds its lock."""
     store = make_store(f"sqlite:///{tmp_path}/wizards.db")
-    other = sqlite3.connect(tmp_path / "wizards.db", isolation_level=None)
+    other = library.connect(tmp_path / "wizards.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     opening = asyncio.create_task(store.open())
     await asyncio.wait({opening}, timeout=0.2)  # the task would end early if it did not wait for the lock

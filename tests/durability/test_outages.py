@@ -26,9 +26,10 @@ def serve(directory: Path, url: str) -> Iterator[tuple[Server, httpx.Client]]:
 
 
 def check_recovered(server: Server) -> None:
-    """Check that the server appends again, lost no name, and logged one outage and its end."""
+    """Check that the server appends and reads again, lost no name, and logged one outage and its end."""
     page = httpx.get(f"{server.base_url}/wizards", params={"name": "after"}).raise_for_status().text
     names = parse_page(page)
+    assert httpx.get(f"{server.base_url}/wizards").text == page
     assert names[:4] == [*FIRST_WIZARDS, "before"]
     assert names[-1] == "after"
     assert names.count("before") == 1
@@ -87,7 +88,7 @@ def test_connection_lost_while_idle(tmp_path: Path, postgresql: PostgreSQL) -> N
 UNUSABLE = {
     "no folder": ("sqlite:////nowhere/wizards.db", "unable to open database file. Its folder has to exist"),
     "no database": (f"sqlite:///{Path(__file__)}", "file is not a database"),
-    "no server": ("postgresql://merlin:secret@127.0.0.1:1/wizards", "The server has to run there"),
+    "no server": ("postgresql://merlin:secret@127.0.0.1:1/wizards", "port 1 failed: Connection refused"),
 }
 
 
@@ -98,7 +99,7 @@ def test_unusable_storage_fails_the_start(tmp_path: Path, case: str) -> None:
     with Server(tmp_path, url) as server:
         assert server.wait() == 1
     (line,) = server.output().splitlines()
-    assert line.startswith(f"WIZARDS_DATABASE_URL: {url.replace('secret', '***')} cannot be used: ")
+    assert line.startswith(f"WIZARDS_DATABASE_URL: {url.replace(':secret', '')} cannot be used: ")
     assert reason in line
 
 
@@ -109,7 +110,7 @@ def test_other_encoding_fails_the_start(tmp_path: Path, postgresql: PostgreSQL) 
     name = url.split("/")[3].partition("?")[0]
     with Server(tmp_path, url.replace(name, "latin")) as server:
         assert server.wait() == 1
-    assert "its encoding is LATIN1 and has to be UTF8." in server.output()
+    assert "its encoding is LATIN1 and has to be UTF8" in server.output()
 
 
 def test_bad_setting_fails_the_start(tmp_path: Path) -> None:

@@ -1,27 +1,41 @@
 """The store behind a URL, and the list as the storage holds it."""
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import make_url
-
 from support.pages import parse_page
 from wizards import create_app
-from wizards.storage.base import Store
-from wizards.storage.postgresql import PostgreSQLStore
-from wizards.storage.sqlite import SQLiteStore
+from wizards.storage import urls
+from wizards.storage.base import START, Row, Store
+from wizards.storage.sqlite_thread import library
+
+NO_LIMIT = 1_000_000
 
 
 def make_store(url: str) -> Store:
     """Return an unopened store of the kind that `url` names."""
-    kind = SQLiteStore if url.startswith("sqlite") else PostgreSQLStore
-    return kind(make_url(url))
+    return urls.make_store(url)
+
+
+async def read_rows(store: Store, after: Row = START) -> list[Row]:
+    """Return all rows behind `after`."""
+    rows: list[Row] = []
+    while chunk := await store.read(rows[-1] if rows else after):
+        rows += chunk
+    return rows
+
+
+async def append_names(store: Store, *names: str) -> list[Row]:
+    """Append names, as a process that holds the whole list; return their rows."""
+    after = (await read_rows(store))[-1]
+    rows, appended = await store.append(names, after, NO_LIMIT)
+    assert appended == len(names)
+    return rows[-appended:]
 
 
 def read_table(file: Path) -> list[str]:
     """Return the names in an SQLite file, read without the application."""
-    with closing(sqlite3.connect(file)) as connection:
+    with closing(library.connect(file)) as connection:
         return [name for (name,) in connection.execute("SELECT name FROM wizards ORDER BY position")]
 
 

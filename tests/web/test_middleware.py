@@ -26,7 +26,7 @@ from werkzeug.sansio.request import Request as WerkzeugRequest
 
 from support.clients import fresh_client, open_client
 from support.pages import GREETING, parse_page
-from support.stores import make_store
+from support.stores import append_names, make_store
 from wizards import create_app
 from wizards.core.roster import RosterBusyError
 from wizards.web import middleware
@@ -92,7 +92,7 @@ async def test_sees_appends_of_other_processes(tmp_path: Path, client: AsyncClie
     other = make_store(f"sqlite:///{tmp_path}/wizards.db")
     await other.open()
     for name in ("Luna", "Ginny"):
-        await other.exchange([name], 0, 100)
+        await append_names(other, name)
         assert name in (await client.get("/wizards")).text
     await other.close()
 
