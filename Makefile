@@ -18,10 +18,11 @@ dev: .venv/installed  ## serve with debug pages and hot reload
 test: .venv/developing  ## run every test; a test that lacks a program is skipped with the reason
 	.venv/bin/pytest $(ARGS)
 
-lint: .venv/developing  ## check format, style and types
+lint: .venv/developing  ## check format, style, types and spelling
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/codespell
 
 format: .venv/developing  ## apply ruff's formatting and fixes
 	.venv/bin/ruff format .

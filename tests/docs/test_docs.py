@@ -239,7 +239,7 @@ def dumps_postgresql(command: Command, place: Place) -> None:
 def is_installed(command: Command, _: Place) -> None:
     """Check that the packages are installed, without a download."""
     for name in shlex.split(command.line)[2:]:
-        assert distribution("wizards" if name.startswith(".") else name)
+        assert distribution("quart-wizards" if name.startswith(".") else name)
 
 
 def skip(_: Command, __: Place) -> None:

@@ -43,10 +43,9 @@ class TolerantHTTPConnection(ASGIHTTPConnection):
             await self._send_response(send, error_response(error, request))
 
     async def handle_error(self, error: Exception, send: ASGISendCallable) -> None:
-        """Respond to `error` as if the view of the request had raised it."""
-        async with self.app.request_context(self.request):
-            response = await self.app.make_response(await self.app.handle_user_exception(error))
-        await self._send_response(send, response)
+        """Respond to `error` as if the router had raised it; pass a cancellation on."""
+        self.request.routing_exception = error  # type: ignore[assignment]  # Quart raises whatever it is
+        await self.handle_request(self.request, send)
 
     async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
         add_response_headers(response, self.request)
