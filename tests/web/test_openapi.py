@@ -207,7 +207,9 @@ def app_without_storage() -> Quart:
     async def fail(*_: object) -> NoReturn:
         raise RosterUnavailableError
 
-    app.extensions["wizards"].roster.read = app.extensions["wizards"].roster.append = fail
+    roster = app.extensions["wizards"].roster
+    roster.read = roster.append = fail
+    roster.current = lambda: None
     return app
 
 

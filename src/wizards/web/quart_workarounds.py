@@ -42,9 +42,9 @@ class TolerantHTTPConnection(ASGIHTTPConnection):
         except BadHost as error:  # Quart 0.22 looks at the host before it handles errors
             await self._send_response(send, error_response(error, request))
 
-    async def handle_error(self, error: Exception, send: ASGISendCallable) -> None:
-        """Respond to `error` as if the router had raised it; pass a cancellation on."""
-        self.request.routing_exception = error  # type: ignore[assignment]  # Quart raises whatever it is
+    async def handle_error(self, error: Any, send: ASGISendCallable) -> None:
+        """Respond to `error`, any exception, as if the router had raised it; pass a cancellation on."""
+        self.request.routing_exception = error
         await self.handle_request(self.request, send)
 
     async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
