@@ -2,41 +2,86 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 UNPRIVILEGED_USER = 65534  # PostgreSQL refuses to run as root; a root process starts it as this user
 
 
 class PostgreSQL:
-    """A new cluster in a temporary folder, reached through a Unix socket there, without a port."""
+    """A new cluster in a temporary folder, reached through a Unix socket there, without a port.
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="wizards-pg-"))
+    With a `primary` it is a standby of that cluster, which replicates asynchronously unless told otherwise.
+    """
+
+    def __init__(self, primary: Self | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="wizards-pg-"))
         self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         if self._user is not None:
-            os.chown(self._folder, UNPRIVILEGED_USER, UNPRIVILEGED_USER)
-        self._run("initdb", "--username=wizards", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+            os.chown(self.folder, UNPRIVILEGED_USER, UNPRIVILEGED_USER)
+        if primary is None:
+            self._run("initdb", "--username=wizards", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+        else:
+            data = str(self.folder / "data")
+            source = f"host={primary.folder} user=wizards application_name=standby"
+            self._run("pg_basebackup", "--write-recovery-conf", f"--pgdata={data}", f"--dbname={source}")
         self.start()
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' -c max_connections=200"
-        self._run("pg_ctl", "start", "--wait", f"--log={self._folder}/log", f"--options={options}")
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c max_connections=200"
+        self._run("pg_ctl", "start", "--wait", f"--log={self.folder}/log", f"--options={options}")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: `fast` is a clean shutdown, `immediate` resembles a crash."""
         self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
 
+    def kill(self) -> None:
+        """Kill the server and all its processes, as a machine that loses its power does."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGKILL)
+        (self.folder / "data/postmaster.pid").unlink()
+
+    def pause_replication(self, *, resume: bool = False) -> None:
+        """Stop the process of a standby that receives from its primary, or let it go on."""
+        for pid in self._processes():
+            if b"walreceiver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGCONT if resume else signal.SIGSTOP)
+
+    def _processes(self) -> list[int]:
+        master = int((self.folder / "data/postmaster.pid").read_text().splitlines()[0])
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        return [master, *map(int, children)]
+
+    def promote(self) -> None:
+        """Make a standby the primary, and wait until it accepts appends."""
+        self._run("pg_ctl", "promote", "--wait")
+
+    def configure(self, setting: str, value: str) -> None:
+        """Change a setting that a reload takes, and wait until new sessions have it."""
+        self.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
+        self.wait_for(f"SELECT current_setting('{setting}') = '{value}'")
+
+    def wait_for(self, condition: str, database: str = "postgres") -> None:
+        """Wait until a query that returns one boolean returns true, for half a minute at most."""
+        latest = time.monotonic() + 30
+        while self.execute(condition, database) != "t":
+            assert time.monotonic() < latest, condition
+
     def remove(self) -> None:
-        """Stop the server and delete its folder."""
-        self.stop("immediate")
-        shutil.rmtree(self._folder)
+        """Stop the server, if it runs, and delete its folder."""
+        if (self.folder / "data/postmaster.pid").exists():
+            self.stop("immediate")
+        shutil.rmtree(self.folder)
 
     def new_database(self) -> str:
         """Create an empty database and return its URL."""
@@ -46,7 +91,12 @@ class PostgreSQL:
 
     def url(self, name: str = "postgres") -> str:
         """Return the URL of a database."""
-        return f"postgresql://wizards@/{name}?host={self._folder}"
+        return f"postgresql://wizards@/{name}?host={self.folder}"
+
+    @staticmethod
+    def database_of(url: str) -> str:
+        """Return the name of the database that a URL of this class leads to."""
+        return url.partition("@/")[2].partition("?")[0]
 
     def execute(self, statement: str, database: str = "postgres") -> str:
         """Run one statement with psql and return the bare values that psql prints."""
@@ -61,10 +111,10 @@ class PostgreSQL:
         )
 
     def _run(self, program: str, *arguments: str) -> str:
-        environment = {**os.environ, "PGDATA": str(self._folder / "data")}
+        environment = {**os.environ, "PGDATA": str(self.folder / "data")}
         done = subprocess.run(
             [find_programs() / program, *arguments],
-            cwd=self._folder,
+            cwd=self.folder,
             env=environment,
             user=self._user,
             group=self._user,
@@ -77,9 +127,9 @@ class PostgreSQL:
 
 
 @contextmanager
-def run_postgresql() -> Iterator[PostgreSQL]:
-    """Start a PostgreSQL server; stop and delete it when the block ends."""
-    server = PostgreSQL()
+def run_postgresql(primary: PostgreSQL | None = None) -> Iterator[PostgreSQL]:
+    """Start a PostgreSQL server, or a standby; stop and delete it when the block ends."""
+    server = PostgreSQL(primary)
     try:
         yield server
     finally:
