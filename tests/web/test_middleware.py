@@ -28,7 +28,7 @@ from support.clients import fresh_client, open_client
 from support.pages import GREETING, parse_page
 from support.stores import append_names, make_store
 from wizards import create_app
-from wizards.core.roster import RosterBusyError
+from wizards.core.roster import RosterBusyError, RosterUnavailableError
 from wizards.web import middleware
 from wizards.web.middleware import FastPathMiddleware
 from wizards.web.shared_list import MAX_ANSWERS, ListRequest, name_in
@@ -355,6 +355,19 @@ async def test_errors_are_the_same_with_and_without_hooks(app: Quart, client: As
 
 
 # --- Middleware, prefixes and minimal scopes. ---
+
+
+async def test_failed_append_is_tried_once(app: Quart, client: AsyncClient) -> None:
+    """An append that fails on the fast path is not carried out again by Quart's view."""
+    attempts: list[str] = []
+
+    async def fail(name: str) -> None:
+        attempts.append(name)
+        raise RosterUnavailableError
+
+    app.extensions["wizards"].roster.append = fail
+    assert (await client.get("/wizards?name=Luna")).status_code == 503
+    assert attempts == ["Luna"]
 
 
 async def test_messages_are_not_shared() -> None:

@@ -5,6 +5,7 @@ Quart fails at an empty path, at some absolute targets (RFC 9112, section 3.2), 
 """
 
 import re
+from inspect import signature
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,10 @@ from wizards.web.errors import error_response
 from wizards.web.headers import add_response_headers
 
 SCOPE_DEFAULTS = {"scheme": "http"}  # a key that the ASGI specification lets a server leave out
+
+
+# Quart 0.23 passes its context to the method that handles errors.
+PASSES_CONTEXT = "ctx" in signature(Quart.handle_user_exception).parameters
 
 
 class TolerantHTTPConnection(ASGIHTTPConnection):
@@ -42,10 +47,13 @@ class TolerantHTTPConnection(ASGIHTTPConnection):
         except BadHost as error:  # Quart 0.22 looks at the host before it handles errors
             await self._send_response(send, error_response(error, request))
 
-    async def handle_error(self, error: Any, send: ASGISendCallable) -> None:
-        """Respond to `error`, any exception, as if the router had raised it; pass a cancellation on."""
-        self.request.routing_exception = error
-        await self.handle_request(self.request, send)
+    async def handle_error(self, error: Exception, send: ASGISendCallable) -> None:
+        """Respond to `error` as if the view of the request had raised it; pass a cancellation on."""
+        handle: Any = self.app.handle_user_exception
+        async with self.app.request_context(self.request) as context:
+            arguments = (context, error) if PASSES_CONTEXT else (error,)
+            response = await self.app.make_response(await handle(*arguments))
+        await self._send_response(send, response)
 
     async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
         add_response_headers(response, self.request)
