@@ -13,7 +13,7 @@ from support.postgresql import UNPRIVILEGED_USER, PostgreSQL
 
 SETTINGS = """
 [databases]
-* = host={folder}
+* = host={folder} user=wizards
 [pgbouncer]
 listen_addr =
 listen_port = 6432
