@@ -1,18 +1,28 @@
 """Storage outages: a 503, no lost append, and recovery without a restart."""
 
+import asyncio
 import resource
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
+from support.list_client import ListClient
 from support.pages import parse_page
 from support.postgresql import PostgreSQL
+from support.proxy import Proxy
 from support.servers import Server
 from wizards.storage.base import FIRST_WIZARDS
+
+# Seconds: the database may take 4, the batch that waits for it one more; the rest is for a busy machine.
+LONGEST = 7
+
+WAITING = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'wizards'::regclass"
 
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
@@ -83,6 +93,59 @@ def test_connection_lost_while_idle(tmp_path: Path, postgresql: PostgreSQL) -> N
         )
         assert "before" in client.get("/wizards?name=after").raise_for_status().text
         assert "503" not in server.output()
+
+
+async def test_table_locked_by_another_program(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    """While another program locks the table, appends get a 503, and reads are answered beside them."""
+    url = postgresql.new_database()
+    with Server(tmp_path, url) as server, psycopg.connect(url) as other:
+        async with ListClient(server) as client, ListClient(server) as reader:
+            await client.names("before")
+            other.execute("LOCK TABLE wizards IN SHARE ROW EXCLUSIVE MODE")
+            append = asyncio.create_task(client.timed_status("meanwhile"))
+            await asyncio.to_thread(postgresql.wait_for, WAITING, postgresql.database_of(url))
+            assert await reader.names() == ["before"]
+            assert not append.done()
+            status, seconds = await append
+            assert (status, seconds < LONGEST) == (503, True)
+            other.rollback()
+            await asyncio.to_thread(check_recovered, server)
+
+
+async def test_network_that_drops_packets(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    """If the database does not answer, every request gets a 503 in time, also one that waited for another."""
+    async with Proxy(postgresql) as proxy:
+        with Server(tmp_path, proxy.url(postgresql.new_database())) as server:
+            async with ListClient(server) as one, ListClient(server) as two, ListClient(server) as reader:
+                await one.names("before")
+                proxy.is_dropping = True
+                first = asyncio.create_task(one.timed_status("first"))
+                await proxy.wait_for_request()
+                second = asyncio.create_task(two.timed_status("second"))
+                results = await asyncio.gather(first, second, reader.timed_status())
+                assert [status for status, _ in results] == [503, 503, 503]
+                assert max(seconds for _, seconds in results) < LONGEST
+                proxy.is_dropping = False
+                await asyncio.to_thread(check_recovered, server)
+
+
+@pytest.mark.parametrize("names", [[], ["meanwhile"]], ids=["idle", "appending"])
+async def test_stop_while_packets_are_dropped(
+    tmp_path: Path, postgresql: PostgreSQL, names: list[str]
+) -> None:
+    """A stop ends in time although the database does not answer, and answers the append that is running."""
+    async with Proxy(postgresql) as proxy:
+        with Server(tmp_path, proxy.url(postgresql.new_database())) as server:
+            async with ListClient(server) as client:
+                await client.names("before")
+                proxy.is_dropping = True
+                appends = [asyncio.create_task(client.status(name)) for name in names]
+                if appends:
+                    await proxy.wait_for_request()
+                server.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(server.wait, 10) == 0
+                assert await asyncio.gather(*appends) == [503] * len(names)
+            assert "The list is closed." in server.output()
 
 
 UNUSABLE = {

@@ -12,12 +12,16 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Proxy:
     """Forwards TCP connections on a free port to `server`; runs in the test's event loop.
 
-    While `is_dropping`, all data vanishes and no connection is closed, as in a network that drops packets.
+    While `is_dropping`, all data vanishes and no connection is closed, as in a network that drops packets;
+    while `drops_responses`, only what the server sends.
     """
 
     def __init__(self, server: PostgreSQL) -> None:
         self.is_dropping = False
+        self.drops_responses = False
         self.round_trips = 0
+        self._requested = asyncio.Event()
+        self._aborts_next = False
         self._server = server
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,6 +48,15 @@ class Proxy:
         """Abort all connections and lead new ones to another server."""
         self._server = server
         self._abort()
+
+    async def wait_for_request(self) -> None:
+        """Wait until one more request has come."""
+        self._requested.clear()
+        await self._requested.wait()
+
+    def abort_next_request(self) -> None:
+        """Abort the connection that sends the next request, without forwarding it."""
+        self._aborts_next = True
 
     def _abort(self) -> None:
         for writer in self._writers:
@@ -78,8 +91,12 @@ class Proxy:
         while data := await reader.read(2**16):
             if to_server and not is_request[0]:
                 self.round_trips += 1
+                self._requested.set()
             is_request[0] = to_server
-            if not self.is_dropping:
+            if to_server and self._aborts_next:
+                self._aborts_next = False
+                break
+            if not self.is_dropping and (to_server or not self.drops_responses):
                 writer.write(data)
         if not self.is_dropping:
             writer.transport.abort()

@@ -9,10 +9,10 @@ the event loop, since that takes 0.1 µs (see `wal_index`).
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 from wizards.storage.base import (
     ADD_STAMP,
@@ -83,11 +83,11 @@ class SQLiteStore:
     def is_current(self, last: Row) -> bool:
         if self._reader is None:
             return self._last == last
-        if (now := time.monotonic()) >= self._next_check:
+        if monotonic() >= self._next_check:
             if _identities(self._files) != self._identities:
                 return False  # the exchange will say why
-            self._next_check = now + FILE_CHECK_INTERVAL
-        return self._reader.row() == last
+            self._next_check = monotonic() + FILE_CHECK_INTERVAL
+        return self._reader.is_last(last)
 
     async def close(self) -> None:
         if self._reader is not None:

@@ -35,16 +35,18 @@ class LastRowReader:
         self._header = b""
         self._row: Row | None = None
 
-    def row(self) -> Row | None:
-        """Return the row, or None if it cannot be told within some microseconds."""
+    def is_last(self, row: Row) -> bool:
+        """Whether `row` is the last one; False, too, if that cannot be told within some microseconds."""
         header = self._index[:HEADER_SIZE]
         if header != self._header:
             try:
                 self._row = self._connection.execute(LAST_ROW).fetchone()
             except self._connection.Error:  # locked at this moment, or worse: the exchange will tell
-                return None
+                return False
             self._header = header  # read before the query, so no newer than its answer
-        return self._row
+        if self._row is not row and self._row == row:
+            self._row = row  # so that the next comparison is quicker
+        return self._row is row
 
     def close(self) -> None:
         """Close the connection."""
