@@ -52,7 +52,7 @@ class StreamBuffer(h2.StreamBuffer):
 class Protocol(h2.H2Protocol):
     """HTTP/2 that takes an answer in pieces, and ends it when its client has left."""
 
-    async def say_goodbye(self) -> None:
+    async def send_goaway(self) -> None:
         """Tell the client that no more of its requests will be taken (RFC 9113, section 6.8)."""
         self.connection.close_connection()
         await self._flush()

@@ -34,7 +34,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 
 from wizards.messages import close_after_response
-from wizards.server.connections import cut_off
+from wizards.server.connections import abort_connections, close_idle_connections
 from wizards.server.listeners import has_queue, listeners, refuse
 
 logger = logging.getLogger(__name__)
@@ -134,8 +134,9 @@ class Stop:
 
 async def _part(context: WorkerContext) -> None:
     await context.terminated.wait()
+    close_idle_connections(context)
     await asyncio.sleep(PARTING)
-    cut_off(context)
+    abort_connections(context)
 
 
 def _server_has_one_handler() -> bool:
