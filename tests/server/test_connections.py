@@ -6,7 +6,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hypercorn.asyncio.worker_context import WorkerContext
 
 from support.connections import Application, make
 from support.servers import Server
@@ -19,7 +18,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 async def test_request_at_the_end_of_the_idle_time(first: str) -> None:
     """A request is carried out and answered, or neither, if it comes as the idle time ends."""
     app = Application()
-    connection = make(Connection, app, WorkerContext(None), keep_alive_timeout=60)
+    connection = make(Connection, app, keep_alive_timeout=60)
     running = asyncio.create_task(connection.run())
     await asyncio.sleep(0)
     steps = [lambda: connection.reader.feed_data(REQUEST), connection.idle_task.expire]
@@ -36,7 +35,7 @@ async def test_request_at_the_end_of_the_idle_time(first: str) -> None:
 @pytest.mark.parametrize("sent", [b"", REQUEST[:9], REQUEST])
 async def test_idle_connection_is_closed(sent: bytes) -> None:
     """With nothing, half a head or an answered request a connection is closed when idle for too long."""
-    connection = make(Connection, Application(), WorkerContext(None), keep_alive_timeout=0.01)
+    connection = make(Connection, Application(), keep_alive_timeout=0.01)
     connection.reader.feed_data(sent)
     async with asyncio.timeout(10):
         await connection.run()
@@ -45,7 +44,7 @@ async def test_idle_connection_is_closed(sent: bytes) -> None:
 
 async def test_idle_time_begins_again_with_each_answer() -> None:
     """Requests move the end of the idle time without a new timer for each."""
-    connection = make(Connection, Application(), WorkerContext(None), keep_alive_timeout=60)
+    connection = make(Connection, Application(), keep_alive_timeout=60)
     running = asyncio.create_task(connection.run())
     await asyncio.sleep(0)
     timer, ends = connection.idle_task._handle, []

@@ -6,9 +6,10 @@ from typing import Any, cast
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+
+from wizards.server.shutdown import ServerContext
 
 
 class Application:
@@ -67,10 +68,11 @@ class Writer:
         pass
 
 
-def make(kind: type[TCPServer], app: Application, context: WorkerContext, **settings: Any) -> Any:
+def make(kind: type[TCPServer], app: Application, **settings: Any) -> Any:
     """Make a connection of that class, with settings of Hypercorn's; its reader and writer are in memory."""
     reader = asyncio.StreamReader()
     writer = Writer(reader)
     config = Config.from_mapping(settings)
     loop = asyncio.get_running_loop()
+    context = ServerContext(None, config)
     return kind(ASGIWrapper(cast(Any, app)), loop, config, context, cast(Any, {}), reader, cast(Any, writer))

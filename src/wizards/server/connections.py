@@ -1,54 +1,24 @@
-"""Faults of Hypercorn 0.18, mended from inside the application. There is no setting for any.
-
-- A request that arrives as its connection's idle time ends is carried out, and the connection closed without
-  an answer: 8 to 37 of 1,200 appends that came 5 s after the answer before. Clients that repeat a GET, as
-  Go's and nginx do, append twice.
-- A connection that its client has closed is kept until it has been idle for `keep_alive_timeout`. At the
-  usual limit of 1,024 open files, 50 clients that open and close connections got 220 answers a second, some
-  of them after 5 s; with this they get 3,300.
-- What it fails at in a connection (a `:path` that is not ASCII, which HTTP/2 lets through) is an exception
-  that nobody handles: answers under way on the connection wait for ever, and a stop with them, or it ends
-  the whole server. With this, it ends the connection.
-- When it closes a connection whose client still sends, the connection is reset, and answers are lost that
-  have not been read yet (RFC 9112, section 9.6). A client of HTTP/2 sends while it reads, to open its window.
-  With this, it is told, and has some seconds to read and to close.
-- A connection that outlasts a stop leaves a traceback in Python 3.11.
-- Its access log shows paths decoded: `/%0A` begins a new line, in which a client may write what it likes.
-- When no file is free for one more connection, asyncio logs each of `backlog` attempts a second, and once
-  more if the server stops meanwhile; and it logs every answer to a client that has reset its connection.
-
-Those of HTTP/2 alone are in `http2`.
-"""
+"""TCP connections: their idle time, their end, and what Hypercorn fails at in them."""
 
 import asyncio
 import logging
 import math
 from contextlib import suppress
-from functools import cache
 from typing import Any
-from weakref import WeakSet
 
-from hypercorn import protocol
-from hypercorn.asyncio import run
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
+from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.events import Closed, RawData
-from hypercorn.protocol import h2
 
-from wizards.server import http2
+from wizards.server.http2 import HTTP2Protocol
+from wizards.server.shutdown import ServerContext
 
 logger = logging.getLogger(__name__)
 
-# How long a client of HTTP/2 may take to read what it was sent last, and to close.
+# How long a client of HTTP/2 may take to read what it was sent last, and to close. A connection that is
+# closed on a client that still sends, as HTTP/2 clients do to open their windows, is reset, and answers are
+# lost that have not been read yet (RFC 9112, section 9.6).
 GOAWAY_LINGER_SECONDS = 5
-
-# What asyncio logs, and anybody could cause.
-NO_NEWS = (
-    "socket.send() raised exception",  # an answer to a client that has reset its connection
-    "SSL connection is closed",  # the same over TLS
-    "client_connected_cb",  # a connection that ended by an exception
-    "_start_serving",  # a listening socket that was closed before the next attempt to accept
-)
 
 
 class IdleTimer(AsyncioSingleTask):
@@ -122,20 +92,23 @@ class IdleTimer(AsyncioSingleTask):
 
 
 class Connection(TCPServer):
-    """A connection that is over when its client has closed it, or has sent what Hypercorn fails at."""
+    """A connection that ends when its client has closed it, or has sent what Hypercorn fails at."""
+
+    context: ServerContext
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.idle_task: IdleTimer = IdleTimer(self)
-        _connections.add(self)
 
     async def run(self) -> None:
         """Serve the connection to its end. A cancellation ends it at once."""
+        self.context.connections.add(self)
         try:
             await super().run()
         except Exception as error:  # noqa: BLE001  # whatever it fails at is this connection's end alone
             logger.debug("A connection failed: %r", error)
         finally:
+            self.context.connections.discard(self)
             self.idle_task.end()
 
     def close_if_idle(self) -> None:
@@ -173,7 +146,7 @@ class Connection(TCPServer):
         if not self.idle_task.is_over():
             return
         protocol = self.protocol.protocol
-        if not isinstance(protocol, http2.Protocol):
+        if not isinstance(protocol, HTTP2Protocol):
             await super()._initiate_server_close()
             return
         # Unless the client closes first. To tell the client may take as long, if it reads nothing.
@@ -183,53 +156,3 @@ class Connection(TCPServer):
         if self.writer.can_write_eof():  # TLS cannot
             with suppress(OSError):  # the client has reset it
                 self.writer.write_eof()
-
-
-_connections: WeakSet[Connection] = WeakSet()
-
-
-def close_idle_connections(context: WorkerContext) -> None:
-    """Close every connection of one server that has no request under way."""
-    for connection in _connections:
-        if connection.context is context:
-            connection.idle_task.expire()
-
-
-def abort_connections(context: WorkerContext) -> None:
-    """Abort every connection of one server; its requests find their client gone."""
-    for connection in _connections:
-        if connection.context is context:
-            connection.writer.transport.abort()
-
-
-def escape_controls(record: logging.LogRecord) -> bool:
-    """Let a record pass, with escapes for all characters in it that do not print."""
-    text = record.getMessage()
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    record.msg, record.args = text, ()
-    return True
-
-
-def is_news(record: logging.LogRecord) -> bool:
-    """Let a record of asyncio's pass unless anybody could cause it; say once that no file is free."""
-    text = str(record.msg)
-    error = record.exc_info[1] if record.exc_info else None
-    if "out of system resource" in text:
-        _warn_of(str(error))
-        return False
-    return not isinstance(error, asyncio.CancelledError) and not any(words in text for words in NO_NEWS)
-
-
-@cache
-def _warn_of(shortage: str) -> None:
-    logger.warning("No more connections: %s. Newcomers wait; see LimitNOFILE.", shortage)
-
-
-def install() -> None:
-    """Mend the server of this process, before it listens."""
-    h2.StreamBuffer = http2.StreamBuffer  # type: ignore[misc]
-    protocol.H2Protocol = http2.Protocol  # type: ignore[attr-defined]
-    run.TCPServer = Connection  # type: ignore[assignment,attr-defined]
-    logging.getLogger("hypercorn.access").addFilter(escape_controls)
-    logging.getLogger("asyncio").addFilter(is_news)
