@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
@@ -68,11 +69,13 @@ class Writer:
         pass
 
 
-def make(kind: type[TCPServer], app: Application, **settings: Any) -> Any:
+def make(
+    kind: type[TCPServer], app: Application, *, context: WorkerContext | None = None, **settings: Any
+) -> Any:
     """Make a connection of that class, with settings of Hypercorn's; its reader and writer are in memory."""
     reader = asyncio.StreamReader()
     writer = Writer(reader)
     config = Config.from_mapping(settings)
     loop = asyncio.get_running_loop()
-    context = ServerContext(None, config)
+    context = context or ServerContext(None, config)
     return kind(ASGIWrapper(cast(Any, app)), loop, config, context, cast(Any, {}), reader, cast(Any, writer))

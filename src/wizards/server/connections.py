@@ -10,7 +10,6 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.events import Closed, RawData
 
-from wizards.server.http2 import HTTP2Protocol
 from wizards.server.shutdown import ServerContext
 
 logger = logging.getLogger(__name__)
@@ -145,14 +144,14 @@ class Connection(TCPServer):
         # As a task begins one step after it was made, what had been received then has been read by now.
         if not self.idle_task.is_over():
             return
-        protocol = self.protocol.protocol
-        if not isinstance(protocol, HTTP2Protocol):
+        send_goaway = getattr(self.protocol.protocol, "send_goaway", None)
+        if send_goaway is None:  # HTTP/1.1
             await super()._initiate_server_close()
             return
         # Unless the client closes first. To tell the client may take as long, if it reads nothing.
         self.loop.call_later(GOAWAY_LINGER_SECONDS, self.writer.close)
-        await protocol.send_goaway()
-        await protocol.handle(Closed())
+        await send_goaway()
+        await self.protocol.handle(Closed())
         if self.writer.can_write_eof():  # TLS cannot
             with suppress(OSError):  # the client has reset it
                 self.writer.write_eof()
