@@ -43,7 +43,8 @@ def bound_server(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[s
     command = ["hypercorn", "--config", "hypercorn.toml", "--bind", "127.0.0.1:0", *options, "asgi:app"]
     with run_module(command, f"sqlite:///{file}") as process:
         assert process.stdout is not None
-        running = next(found for line in process.stdout if (found := re.search(r"Running on .*:(\d+)", line)))
+        lines = iter(process.stdout.readline, "")
+        running = next(found for line in lines if (found := re.search(r"Running on .*:(\d+)", line)))
         yield process, int(running[1])
 
 
@@ -74,6 +75,34 @@ async def test_sigterm_under_load(tmp_path: Path, keep_alive: bool, workers: int
     outcome.check(read_table(tmp_path / "w.db"))
     assert outcome.unanswered == []
     assert outcome.connections_refused == CLIENTS
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+async def test_reload_under_load(tmp_path: Path, workers: int) -> None:
+    """SIGHUP replaces all workers: connections are refused for a while, but no request fails."""
+    clients, reloaded = itertools.count(), asyncio.Event()
+
+    async def append_until_reloaded(port: int, outcome: Outcome, _: int) -> None:
+        while not reloaded.is_set():
+            await append_until_refused(port, outcome, next(clients), keep_alive=True)
+            await asyncio.sleep(0.02)  # a pace for connections that are refused
+
+    with bound_server(tmp_path / "w.db", "--workers", f"{workers}") as (process, port):
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        async with run_load(port, append_until_reloaded) as outcome:
+            process.send_signal(signal.SIGHUP)
+            for expected in ["The list is closed."] * workers + ["Running on"] * workers:
+                while expected not in await asyncio.to_thread(next, lines):
+                    pass
+            for _ in range(5 * CLIENTS):
+                await outcome.responses.acquire()
+            reloaded.set()
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert "Traceback" not in process.stdout.read()
+    outcome.check(read_table(tmp_path / "w.db"))
+    assert outcome.unanswered == []
 
 
 @pytest.mark.parametrize(("count", "slow"), [(CLIENTS, False), (8, True)], ids=["many", "slow readers"])
