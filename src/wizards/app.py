@@ -3,17 +3,17 @@
 import gc
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, LifespanScope
 from hypercorn.utils import LifespanFailureError
 from quart import Quart
 from quart.asgi import ASGILifespan
 
 from wizards.config import PREFIX, StartError, check, read_settings
 from wizards.core.roster import Roster
-from wizards.server import connections
-from wizards.server.shutdown import Stop
+from wizards.server import HypercornServer, logs
 from wizards.storage.base import Store, first_line
 from wizards.web.errors import register_error_handlers
 from wizards.web.middleware import FastPathMiddleware
@@ -35,17 +35,18 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     read_settings(app.config, config or {})
     app.config["RESPONSE_TIMEOUT"] = None  # no response timeout: slow readers are allowed
     app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
+    logs.configure(app.name, app.config["LOG_FORMAT"])
     if app.logger.level == logging.NOTSET:
         app.logger.setLevel(logging.INFO)
     app.logger.addFilter(_is_no_start_error)
     store = check(app.config)
     roster = Roster(store, max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
-    stop = Stop(app)
+    server = HypercornServer(app.config["LOG_FORMAT"])
     app.extensions["wizards"] = SharedList(
-        roster, max_name_length=app.config["MAX_NAME_LENGTH"], is_shutting_down=stop.has_begun
+        roster, max_name_length=app.config["MAX_NAME_LENGTH"], is_shutting_down=server.is_shutting_down
     )
     _add_web(app)
-    _add_lifespan(app, roster, stop, store)
+    _add_lifespan(app, roster, server, store)
     return app
 
 
@@ -57,10 +58,8 @@ def _add_web(app: Quart) -> None:
     app.asgi_app = FastPathMiddleware(app, app.extensions["wizards"])  # type: ignore[method-assign]
 
 
-def _add_lifespan(app: Quart, roster: Roster, stop: Stop, store: Store) -> None:
+def _add_lifespan(app: Quart, roster: Roster, server: HypercornServer, store: Store) -> None:
     async def start() -> None:
-        connections.install()
-        stop.prepare()
         try:
             snapshot = await roster.open()
         except Exception as error:
@@ -73,9 +72,8 @@ def _add_lifespan(app: Quart, roster: Roster, stop: Stop, store: Store) -> None:
         gc.unfreeze()
         await roster.close()
         logger.info("The list is closed.")
-        stop.finish()
 
-    app.asgi_lifespan_class = Lifespan
+    app.asgi_lifespan_class = partial(Lifespan, server)  # type: ignore[assignment]
     app.before_serving(start)
     app.after_serving(close)
 
@@ -83,10 +81,15 @@ def _add_lifespan(app: Quart, roster: Roster, stop: Stop, store: Store) -> None:
 class Lifespan(ASGILifespan):
     """Quart's lifespan, which raises the StartError of a failed start once the server has been told."""
 
+    def __init__(self, server: HypercornServer, app: Quart, scope: LifespanScope) -> None:
+        super().__init__(app, scope)
+        self._server_attached = server.attached(scope)
+
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Start the application, and stop it."""
         try:
-            await super().__call__(receive, send)
+            with self._server_attached:
+                await super().__call__(receive, send)
         except LifespanFailureError:  # Hypercorn takes any other exception for a lack of lifespan support
             raise
         except Exception as error:

@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Any] = {
     "MAX_WIZARDS": 100_000,
     "MAX_NAME_LENGTH": 255,
     "MAX_WAITING": 10_000,
+    "LOG_FORMAT": "text",
 }
 
 # The smallest and the largest value of each number. The list starts with three names; a request
@@ -30,6 +31,8 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
     "MAX_NAME_LENGTH": (1, 10_000),
     "MAX_WAITING": (1, 1_000_000),
 }
+
+LOG_FORMATS = ("text", "json")
 
 
 class StartError(Exception):
@@ -70,6 +73,8 @@ def check(config: Mapping[str, Any]) -> Store:
         value = config[key]
         if type(value) is not int or not low <= value <= high:  # bool is a subclass of int
             raise _refusal(key, f"{value!r} is not a whole number from {low:,} to {high:,}")
+    if config["LOG_FORMAT"] not in LOG_FORMATS:
+        raise _refusal("LOG_FORMAT", f"{config['LOG_FORMAT']!r} is neither of {', '.join(LOG_FORMATS)}")
     try:
         return make_store(str(config["DATABASE_URL"]))
     except StorageError as error:

@@ -88,6 +88,12 @@ class Server:
         """Return what all servers on this socket have printed so far."""
         return self.log.read_text()
 
+    def processor_time(self) -> float:
+        """Return the processor time that the process has used so far, in seconds."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self, measure: str = "VmRSS") -> int:
         """Return the resident memory of the main process in bytes, or its peak (`VmHWM`)."""
         assert self.process is not None

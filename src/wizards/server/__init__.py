@@ -1,1 +1,53 @@
-"""Hypercorn: graceful shutdown and patches for its bugs. Does nothing under another server."""
+"""Hypercorn: a graceful stop on any trigger, and patches for its bugs, behind one face.
+
+An application makes one `HypercornServer` and enters `attached` for the length of its lifespan. If Hypercorn
+runs that lifespan, its classes are replaced while it lasts (see `patches`), and for this one server: all that
+belongs to a server hangs on its `ServerContext`, and every other server in the process is given Hypercorn's
+own classes. Under another ASGI server nothing is imported, replaced or logged.
+
+If Hypercorn's command line started the process, the process's signals and log are looked after, too (see
+`process`). The bugs, the patches and their tests are listed in docs/hypercorn.md.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wizards.server.shutdown import ServerContext
+
+
+class HypercornServer:
+    """The Hypercorn server that runs an application's lifespan, if it is one.
+
+    `log_format` ("text" or "json") is that of Hypercorn's log, if its command line started the process.
+    """
+
+    def __init__(self, log_format: str = "text") -> None:
+        self.log_format = log_format
+        self.context: ServerContext | None = None
+
+    def is_shutting_down(self) -> bool:
+        """Return whether the server has ceased to listen; always False under another server."""
+        return self.context is not None and self.context.terminated.is_set()
+
+    @contextmanager
+    def attached(self, scope: Mapping[str, Any]) -> Iterator[None]:
+        """Patch the server of this lifespan scope if it is Hypercorn, and clean up at the end."""
+        if "hypercorn.asyncio.run" not in sys.modules or "state" not in scope:
+            yield
+            return
+        from wizards.server import patches  # noqa: PLC0415  # not under other servers
+
+        with patches.installed(scope["state"], self):
+            yield
+
+
+def is_command_line() -> bool:
+    """Return whether Hypercorn's command line started this process, or its master did."""
+    if "hypercorn.asyncio.run" not in sys.modules:
+        return False
+    from wizards.server import process  # noqa: PLC0415  # not under other servers
+
+    return process.is_command_line()

@@ -1,22 +1,17 @@
-"""Faults of HTTP/2 in Hypercorn 0.18, mended (see `hypercorn_mends`). There is no setting for any.
-
-- Its send buffer lets the application go on after every piece that is smaller than the low water mark, an
-  empty one too: once a client's window is full, the rest of an answer goes into the buffer, however long it
-  is. And it takes a piece of any size, for each of the hundred requests of a client that reads nothing. A
-  stalled reader of a 7 MiB page costs 8 MiB; with this, 64 KiB.
-- When a client leaves, or wants an answer no more, a `send` that waits for its flow control window waits for
-  ever, and the connection with it.
-- An answer counts as sent when its last bytes are taken from the buffer, before its stream is ended. A stop
-  in between closes the connection, and the client takes a whole answer for half of one.
-- A connection fails, and takes others' answers with it, when a stop refuses a stream that has data.
-"""
+"""HTTP/2: answers that end, whatever the client does, and that cost what they would cost without it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
+import hpack
 from h2.connection import ConnectionState
-from h2.events import DataReceived
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, PriorityUpdated, RemoteSettingsChanged, RequestReceived
 from h2.events import Event as H2Event
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
 from hypercorn.events import Closed, Event
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import Body
@@ -24,7 +19,30 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.typing import Event as Signal
 
 # In bytes, what an answer hands over at a time: less than what Hypercorn's buffer itself waits at.
-PIECE = h2.BUFFER_HIGH_WATER - 1
+CHUNK_SIZE = h2.BUFFER_HIGH_WATER - 1
+
+# In bytes, RFC 9113's default (section 6.5.2). A client may allow more, but the encoder searches all of its
+# table for each header: 10 ms a request after 10,000 different ones.
+MAX_ENCODER_TABLE = 4096
+
+# Of how many streams that have ended h2 keeps the reason. Its default of 65,536 takes 9 MiB a connection.
+MAX_CLOSED_STREAMS = 1024
+
+
+class Encoder(hpack.Encoder):
+    """A header encoder whose table the client can make smaller, but not larger."""
+
+    @property
+    def header_table_size(self) -> int:
+        """The size of the table in bytes. To set it again before the next headers costs no memory."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, size: int) -> None:
+        size = min(size, MAX_ENCODER_TABLE)
+        self.header_table.maxsize = size
+        # The smallest size and the last one have to be signalled (RFC 7541, section 4.2).
+        self.table_size_changes = [min([*self.table_size_changes, size]), size]
 
 
 class StreamBuffer(h2.StreamBuffer):
@@ -44,15 +62,21 @@ class StreamBuffer(h2.StreamBuffer):
         await (self._has_ended if self._complete else self._is_empty).wait()
 
     async def close(self) -> None:
-        """Let go of whoever waits: nothing more will be sent."""
+        """Wake all waiters; no more data will be sent."""
         await super().close()
         await self._has_ended.set()
 
 
-class Protocol(h2.H2Protocol):
+class HTTP2Protocol(h2.H2Protocol):
     """HTTP/2 that takes an answer in pieces, and ends it when its client has left."""
 
-    async def say_goodbye(self) -> None:
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.connection.encoder = Encoder()
+        self.connection.decoder.max_header_list_size = self.config.h2_max_header_list_size
+        self.connection._closed_streams._size_limit = MAX_CLOSED_STREAMS  # type: ignore[attr-defined]  # noqa: SLF001
+
+    async def send_goaway(self) -> None:
         """Tell the client that no more of its requests will be taken (RFC 9113, section 6.8)."""
         self.connection.close_connection()
         await self._flush()
@@ -64,18 +88,35 @@ class Protocol(h2.H2Protocol):
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream has to say, while there is a connection. A cancellation leaves it incomplete."""
-        for piece in _pieces(event):
+        for piece in _chunks(event):
             if not self.closed:
                 await super().stream_send(piece)
 
     async def _handle_events(self, events: list[H2Event]) -> None:
         for event in events:
+            if self.closed:  # meanwhile; nothing could be answered
+                return
             if isinstance(event, DataReceived) and event.stream_id not in self.streams:
-                # Of a stream that was refused during a stop. It counts against the connection's window.
+                # Of a stream that was refused or answered already. It counts against the connection's window.
                 self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                await self._flush()
-            else:
+            elif isinstance(event, RequestReceived) and self.context.terminated.is_set():
+                # Not begun, so that the client may send it again (RFC 9113, section 8.7).
+                with suppress(ProtocolError):  # the client has reset it by now
+                    self.connection.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            elif isinstance(event, RemoteSettingsChanged):
+                self._forget_unknown(event)
                 await super()._handle_events([event])
+            elif not isinstance(
+                event, PriorityUpdated
+            ):  # a client may name any number of streams to depend on
+                await super()._handle_events([event])
+        await self._flush()  # also what h2 answers by itself, without an event
+
+    def _forget_unknown(self, event: RemoteSettingsChanged) -> None:
+        # h2 keeps 65,536 kinds of settings, and goes through all of them for each SETTINGS frame.
+        for code in event.changed_settings:
+            if not isinstance(code, SettingCodes):
+                del self.connection.remote_settings[code]
 
     async def _send_data(self, stream_id: int) -> None:
         buffer = self.stream_buffers[stream_id]
@@ -86,12 +127,12 @@ class Protocol(h2.H2Protocol):
     async def _close_stream(self, stream_id: int) -> None:
         await super()._close_stream(stream_id)
         if stream_id in self.stream_buffers:
-            await self.stream_buffers[stream_id].close()  # whoever waits for room in it goes on, and is done
+            await self.stream_buffers[stream_id].close()  # wake the tasks that wait for room in it
 
 
-def _pieces(event: StreamEvent) -> Iterator[StreamEvent]:
+def _chunks(event: StreamEvent) -> Iterator[StreamEvent]:
     if isinstance(event, Body):
-        for start in range(0, len(event.data), PIECE):
-            yield replace(event, data=event.data[start : start + PIECE])
+        for start in range(0, len(event.data), CHUNK_SIZE):
+            yield replace(event, data=event.data[start : start + CHUNK_SIZE])
     else:
         yield event

@@ -1,144 +1,146 @@
-"""A stop that harms nobody, on top of what the server does.
+"""Graceful shutdown, on top of Hypercorn's own, whatever tells the server to stop.
 
-Hypercorn, told to stop, at once closes its listening sockets and every connection that it thinks idle.
-Requests that have arrived but are not read yet are dropped then, and one that is read in the same moment
-is carried out although its connection is gone. So:
+Told to stop, Hypercorn at once closes its listening sockets and every idle connection. Requests that have
+arrived but are not read yet are dropped then. So the server first drains, inside the function in which
+Hypercorn waits to be told:
 
-- SIGTERM first drains: nobody new is let in, whoever is connected is served and told to close (RFC 9112,
-  section 9.6), and only when no request has come for a moment is the server told to stop.
-- An append begins only while the server listens. So one that gets no answer was not carried out.
-- Whoever is still connected a while after the server has ceased to listen is cut off. Hypercorn would wait
-  for some of them, such as one that has not ended its request, for ever.
-- Under a Hypercorn master (`--workers 1` or more) the server hears of a stop in another way. SIGTERM is what
-  the master sends to the other workers when the first one has ended; they ignore it and finish by
-  themselves. A worker whose master was killed drains and ends.
+1. Connections in the listening sockets' queues are accepted, then the sockets are shut down.
+2. Connected clients are served and told to close (RFC 9112, section 9.6), until no request has come for
+   DRAIN_IDLE_SECONDS, at most for DRAIN_TIMEOUT.
+3. Hypercorn ends: `terminated` is set, from which moment no append begins. Idle connections are closed,
+   requests under way are answered.
+4. Connections still open ABORT_TIMEOUT seconds later are aborted. Hypercorn would wait for some of them, such
+   as one that never ends its request, on Python 3.12 and later for ever.
 
-Hypercorn tells its application nothing of this, but has it in its worker's context: `terminate` to be told to
-stop, `terminated` to tell that it has ceased to listen. Other servers stop as they like.
-
-A listening socket that came with the process (`fd://N`, or from a master) may have other processes behind it:
-it is left as it is, and who waits in its queue is theirs. Whoever hands one out with `fd://N` has to listen
-on it first, as systemd does; one that is merely bound is taken for the server's own and closed for all.
+A socket that came with the process (`fd://N`) may have other processes behind it: it is closed, not shut
+down, and its queue is theirs. The workers of one master share a socket, and all of them are told to stop
+within 0.1 seconds. So a worker goes on accepting until they are, and then shuts the socket down for all. A
+worker that stops alone, at `max_requests`, leaves the socket to the others.
 """
 
 import asyncio
-import logging
 import multiprocessing
-import signal
+import select
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hypercorn.asyncio import run
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from quart import Quart
+from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
+from hypercorn.config import Config
+from hypercorn.utils import ShutdownError, check_multiprocess_shutdown_event
 
-from wizards.messages import close_after_response
-from wizards.server.connections import cut_off
-from wizards.server.listeners import has_queue, listeners, refuse
+# For how long no request may have come before a drain is over, and how long it may take at most. The first is
+# ample for what is on its way in a local network, the second short for the person who waits.
+DRAIN_IDLE_SECONDS = 0.2
+DRAIN_TIMEOUT = 3.0
 
-logger = logging.getLogger(__name__)
-
-# In seconds: for how long no request may have come before a drain is over, and how long it may take at
-# most. The first is ample for what is on its way in a local network, the second short for who waits.
-QUIET = 0.2
-LONGEST = 3.0
-
-# In seconds: how long after the server has ceased to listen whoever is connected may be: less than the
-# graceful_timeout of hypercorn.toml, and more than an append may wait for its storage.
-PARTING = 5.5
+# Less than the graceful_timeout of hypercorn.toml, and more than an append may wait for its storage.
+ABORT_TIMEOUT = 5.5
 
 
-class Stop:
-    """The stop of one application in one server process."""
+class Event(EventWrapper):
+    """Hypercorn's event; by this class the parts of a server of ours are known."""
 
-    def __init__(self, app: Quart) -> None:
-        self._app = app
-        self._context = WorkerContext(None)  # Hypercorn's own, once there is one
-        self._shared: set[int] = set()
-        self._draining: asyncio.Task[None] | None = None
-        self._parting: asyncio.Task[None] | None = None
-        self._latest = 0.0  # until when a drain may take, by the event loop's clock
-        self._requests = 0
 
-    def prepare(self) -> None:
-        """Look after the stop of the server that is about to listen, if it is Hypercorn."""
-        run.WorkerContext = self._watch  # type: ignore[assignment,attr-defined]
+class Terminated(Event):
+    """The event with which Hypercorn tells its connections to end."""
 
-    def finish(self) -> None:
-        """Let one more signal do no harm, now that nothing is left to be done but to end."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if loop.remove_signal_handler(number):
-                signal.signal(number, signal.SIG_IGN)
+    def __init__(self, on_set: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_set = on_set
 
-    def has_begun(self) -> bool:
-        """Whether the server has ceased to listen; False where that cannot be told."""
-        return self._context.terminated.is_set()
+    async def set(self) -> None:
+        """Set the event, and call `on_set`."""
+        await super().set()
+        self._on_set()
 
-    def _watch(self, max_requests: int | None) -> WorkerContext:
-        # Hypercorn makes a context when its sockets are bound, before it listens.
-        self._context = WorkerContext(max_requests)
-        self._shared = listeners()
-        self._parting = asyncio.create_task(_part(self._context))
-        loop = asyncio.get_running_loop()
-        master = multiprocessing.parent_process()
-        if master is not None:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            loop.add_reader(master.sentinel, self._leave_master, master.sentinel)
-        elif _server_has_one_handler():
-            loop.add_signal_handler(signal.SIGTERM, self._stop)
-        return self._context
 
-    def _leave_master(self, sentinel: int) -> None:
-        asyncio.get_running_loop().remove_reader(sentinel)
-        logger.warning("The master is gone, so this worker ends.")
-        self._stop()
+class ServerContext(WorkerContext):
+    """One server: Hypercorn's two events, its connections and its drain."""
 
-    def _stop(self) -> None:
-        if self._draining is None:
-            self._latest = asyncio.get_running_loop().time() + LONGEST
-            self._draining = asyncio.create_task(self._drain())
-        else:  # told twice: no more patience
-            self._latest = 0.0
+    event_class = Event
 
-    async def _drain(self) -> None:
-        try:
-            await self._serve_the_connected()
-        finally:
-            await self._context.terminate.set()
+    def __init__(self, max_requests: int | None, config: Config) -> None:
+        super().__init__(max_requests)
+        self.terminated = Terminated(self._end_connections)
+        self.config = config
+        self.connections: set[Any] = set()  # each a connections.Connection
+        self.is_draining = False
+        self.owns_process = False
+        self.tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps none alive
+        self._seen = 0
 
-    async def _serve_the_connected(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._app.asgi_app = partial(self._answer_and_close, self._app.asgi_app)  # type: ignore[method-assign]
-        found = listeners()
-        own = found - self._shared if multiprocessing.parent_process() is None else set()
-        while loop.time() < self._latest and any(map(has_queue, own)):  # noqa: ASYNC110
-            await asyncio.sleep(0)  # meanwhile the server accepts them
-        for listener in found:
-            loop.remove_reader(listener)
-            if listener in own:
-                refuse(listener)
-        seen = -1
-        while seen != self._requests and loop.time() < self._latest:
-            seen = self._requests
-            await asyncio.sleep(QUIET)
+    async def mark_request(self) -> None:
+        """Count a request, for the drain and for Hypercorn's `max_requests`."""
+        self._seen += 1
+        await super().mark_request()
 
-    async def _answer_and_close(
-        self, app: Any, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    async def drain(
+        self, servers: list[asyncio.Server], own: list[socket.socket], *, is_worker: bool
     ) -> None:
-        self._requests += 1
-        persistent = scope["type"] == "http" and scope["http_version"] == "1.1"
-        await app(scope, receive, close_after_response(send) if persistent else send)
+        """Cease to listen, and serve the connected clients. A cancellation leaves it at that."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + DRAIN_TIMEOUT
+        all_told = loop.time() + (DRAIN_IDLE_SECONDS if is_worker else 0)
+        self.is_draining = True
+        while loop.time() < all_told and all(map(_is_listening, own)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        while loop.time() < latest and any(map(_has_pending_connections, own)):  # noqa: ASYNC110
+            await asyncio.sleep(0)  # meanwhile the server accepts them
+        for listener in own:
+            with suppress(OSError):  # another worker has done so
+                listener.shutdown(socket.SHUT_RDWR)
+        for server in servers:
+            server.close()
+        seen = -1
+        while seen != self._seen and loop.time() < latest:
+            seen = self._seen
+            await asyncio.sleep(DRAIN_IDLE_SECONDS)
+
+    def _end_connections(self) -> None:
+        for connection in self.connections:
+            connection.idle_task.expire()
+        asyncio.get_running_loop().call_later(ABORT_TIMEOUT, self._abort_connections)
+
+    def _abort_connections(self) -> None:
+        for connection in self.connections:
+            connection.writer.transport.abort()
 
 
-async def _part(context: WorkerContext) -> None:
-    await context.terminated.wait()
-    await asyncio.sleep(PARTING)
-    cut_off(context)
+async def drain_then_raise(trigger: Callable[[], Any], local: Mapping[str, Any]) -> None:
+    """Wait for `trigger`, drain the server, and raise ShutdownError.
+
+    `local` holds the local variables of Hypercorn's `worker_serve`.
+    """
+    await trigger()
+    context: ServerContext = local["context"]
+    if context.is_draining:  # the other trigger came first, and ends this
+        await asyncio.Event().wait()
+    told = local["shutdown_trigger"]
+    is_worker = isinstance(told, partial) and told.func is check_multiprocess_shutdown_event
+    master = multiprocessing.parent_process()
+    stops_alone = is_worker and trigger is not told and master is not None and master.is_alive()
+    own = [] if stops_alone else _own_listeners(local)
+    await context.drain(local["servers"], own, is_worker=is_worker)
+    raise ShutdownError
 
 
-def _server_has_one_handler() -> bool:
-    # Else somebody else looks after the signals.
-    handler = signal.getsignal(signal.SIGTERM)
-    return callable(handler) and handler == signal.getsignal(signal.SIGINT)
+def _own_listeners(local: Mapping[str, Any]) -> list[socket.socket]:
+    config, sockets = local["config"], local["sockets"]
+    binds = [*config.bind, *config.insecure_bind]  # Hypercorn makes its sockets in this order
+    listeners = [*sockets.secure_sockets, *sockets.insecure_sockets]
+    return [
+        listener for bind, listener in zip(binds, listeners, strict=False) if not bind.startswith("fd://")
+    ]
+
+
+def _is_listening(listener: socket.socket) -> bool:
+    return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _has_pending_connections(listener: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return any(event & select.POLLIN for _, event in poll.poll(0))

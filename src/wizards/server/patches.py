@@ -1,0 +1,153 @@
+"""Which attributes of Hypercorn are replaced, and when: only while a server of ours runs, and only for it.
+
+A patch is written for the source of one class or function, whose digest it names. If Hypercorn differs (a
+newer version, another patch), that patch is left out, one line in the log says so, and the rest applies.
+What each patch is for: docs/hypercorn.md.
+"""
+
+import hashlib
+import inspect
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from hypercorn.asyncio.worker_context import WorkerContext
+
+from wizards.server import HypercornServer, logs, process
+from wizards.server.shutdown import Event, ServerContext, drain_then_raise
+
+logger = logging.getLogger(__name__)
+
+_lock = threading.Lock()
+_lifespans: list[tuple[Mapping[str, Any], HypercornServer]] = []
+_replaced: list[tuple[Any, str, Any, Any]] = []
+
+
+class Patch(NamedTuple):
+    """What to replace in Hypercorn and by what, and the digest of the source it was written for."""
+
+    module: str
+    name: str
+    ours: str
+    digest: str
+    with_source_of: tuple[str, ...] = ()  # other names in the module that it relies on
+
+
+PATCHES = (
+    Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec118", ("worker_serve",)),
+    Patch("asyncio.run", "raise_shutdown", "patches.make_raise_shutdown", "f2355944a6d5", ("worker_serve",)),
+    Patch("asyncio.run", "TCPServer", "connections.Connection", "3bfa72b31950"),
+    Patch("protocol", "H11Protocol", "upgrades.HTTP1Protocol", "b32a61e0a8ca"),
+    Patch("protocol", "H2Protocol", "http2.HTTP2Protocol", "7257f8bafcca"),
+    Patch("protocol.h2", "StreamBuffer", "http2.StreamBuffer", "bc347b7c7806"),
+    *(
+        Patch(f"protocol.{version}", "HTTPStream", "streams.HTTPStream", "e0f656feb55a")
+        for version in ("h11", "h2", "h3")
+    ),
+    *(
+        Patch(f"protocol.{version}", "WSStream", "streams.WSStream", "67434c428a1a")
+        for version in ("h11", "h2", "h3")
+    ),
+)
+
+
+def digest(*objects: Any) -> str:
+    """Return a digest of the sources of classes and functions. Raises OSError if there are none."""
+    return hashlib.sha256("".join(map(inspect.getsource, objects)).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[None]:
+    """Patch the Hypercorn server whose lifespan has that `state`, and tell `server` its context."""
+    with _lock:
+        if not _lifespans:
+            for patch in PATCHES:
+                replace(patch)
+        _lifespans.append((state, server))
+    try:
+        yield
+    finally:
+        with _lock:
+            _lifespans[:] = [lifespan for lifespan in _lifespans if lifespan[1] is not server]
+            if not _lifespans:
+                _restore()
+        if server.context is not None:
+            logs.release_access_log(server.context.config.log)
+            if server.context.owns_process:
+                process.finish()
+            server.context = None
+
+
+def replace(patch: Patch) -> bool:
+    """Apply a patch if the attribute is what it was written for; otherwise say in the log that it is not."""
+    if patch.module.endswith((".h3", ".quic")) and find_spec("aioquic") is None:
+        return False  # without it Hypercorn has no such modules
+    try:
+        module = import_module(f"hypercorn.{patch.module}")
+        expected = getattr(module, patch.name)
+        if digest(expected, *(getattr(module, name) for name in patch.with_source_of)) != patch.digest:
+            raise LookupError("it has changed")  # noqa: TRY301
+        file, _, name = patch.ours.partition(".")
+        ours = getattr(import_module(f"wizards.server.{file}"), name)
+    except (ImportError, AttributeError, LookupError, OSError, TypeError) as error:
+        where = f"hypercorn.{patch.module}.{patch.name}"
+        logger.warning(
+            "Not patched, as this Hypercorn differs: %s (%s); see docs/hypercorn.md.", where, error
+        )
+        return False
+    replacement = _only_ours(expected, ours) if isinstance(ours, type) else ours(expected)
+    setattr(module, patch.name, replacement)
+    _replaced.append((module, patch.name, expected, replacement))
+    return True
+
+
+def _restore() -> None:
+    for module, name, expected, replacement in _replaced:
+        if getattr(module, name) is replacement:
+            setattr(module, name, expected)
+    _replaced.clear()
+
+
+def _only_ours(expected: type, ours: type) -> Callable[..., Any]:
+    def make(*args: Any, **options: Any) -> Any:
+        is_ours = any(isinstance(arg, ServerContext) or arg is Event for arg in args)
+        return (ours if is_ours else expected)(*args, **options)
+
+    return make
+
+
+def make_context(expected: type[WorkerContext]) -> Callable[[int | None], WorkerContext]:
+    """Return what makes a ServerContext for a server whose lifespan is known, and Hypercorn's for others."""
+
+    def worker_context(max_requests: int | None) -> WorkerContext:
+        # Hypercorn gives the state only to connections, later. The server is needed before the first of them.
+        local = sys._getframe(1).f_locals  # noqa: SLF001  # of worker_serve, see the digest
+        servers = [server for state, server in _lifespans if state is local["lifespan_state"]]
+        if not servers:
+            return expected(max_requests)
+        context = ServerContext(max_requests, local["config"])
+        for server in servers:
+            server.context = context
+        logs.protect_access_log(context.config.log)
+        if process.is_command_line():
+            process.take_over(context, servers[0].log_format)
+        return context
+
+    return worker_context
+
+
+def make_raise_shutdown(expected: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what drains a server of ours before it raises, and Hypercorn's function for others."""
+
+    def raise_shutdown(trigger: Callable[..., Any]) -> Any:
+        local = dict(sys._getframe(1).f_locals)  # noqa: SLF001  # of worker_serve, see the digest
+        if isinstance(local.get("context"), ServerContext):
+            return drain_then_raise(trigger, local)
+        return expected(trigger)
+
+    return raise_shutdown

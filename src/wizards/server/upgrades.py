@@ -1,0 +1,36 @@
+"""HTTP/1.1: which connections may change to HTTP/2, and which response is a connection's last one."""
+
+from dataclasses import replace
+
+import h11
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
+from hypercorn.protocol.h11 import H11Protocol
+
+from wizards.server.shutdown import ServerContext
+
+
+class HTTP1Protocol(H11Protocol):
+    """HTTP/1.1 that ignores an upgrade to HTTP/2 unless it is complete, and drains."""
+
+    context: ServerContext  # type: ignore[assignment]  # Hypercorn's type is a protocol that has less
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send what a stream has to say; during a drain tell the client to close."""
+        if self.context.is_draining and isinstance(event, Response) and event.status_code >= 200:
+            headers = [header for header in event.headers if header[0].lower() != b"connection"]
+            event = replace(event, headers=[*headers, (b"connection", b"close")])
+        await super().stream_send(event)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # RFC 9110, section 7.8: Upgrade is ignored in HTTP/1.0, and where Connection does not list it.
+        # RFC 7540, section 3.2.1: so is h2c without exactly one HTTP2-Settings, which is listed, too.
+        names = [name for name, _ in event.headers]
+        if b"upgrade" not in names:
+            await super()._check_protocol(event)
+            return
+        lists = [value for name, value in event.headers if name == b"connection"]
+        options = {option.strip().lower() for value in lists for option in value.split(b",")}
+        is_complete = {b"upgrade", b"http2-settings"} <= options and names.count(b"http2-settings") == 1
+        if is_complete and event.http_version == b"1.1":
+            await super()._check_protocol(event)
