@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Check that `make run` can listen where it is told to; Hypercorn itself would end with a traceback.
 
 Takes the arguments of Hypercorn's command line. An address that cannot be used is named in one line.
@@ -34,7 +35,7 @@ def check(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run = check
+    command_line.run = check  # type: ignore[attr-defined]
     sys.argv[0] = "hypercorn"
     with redirect_stdout(StringIO()):  # Hypercorn itself prints its --help
         command_line.main()
