@@ -363,7 +363,8 @@ async def test_gauges(store: SteppedStore, roster: Roster, monkeypatch: pytest.M
     gauges = {"list.length": 3, "requests.waiting": 2, "exchanges": 0, "exchanges.milliseconds": 0}
     assert roster.gauges() == gauges
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "time", lambda later=loop.time() + 2: later)  # the exchange takes two seconds
+    later = loop.time() + 2
+    monkeypatch.setattr(loop, "time", lambda: later)  # the exchange takes two seconds
     store.allow()
     await asyncio.gather(*tasks[1:])
     gauges = {"list.length": 6, "requests.waiting": 0, "exchanges": 1}
