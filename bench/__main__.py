@@ -1,13 +1,12 @@
 """Measure, print the tables, and write results.md, results.json and results.svg (`python -m bench`)."""
 
-import argparse
 import re
 import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from . import chart, memory, report, wrk
+from . import chart, memory, options, report, wrk
 from .measure import Bench
 from .workloads import WORKLOADS
 
@@ -17,38 +16,26 @@ ROUNDS = 5
 
 def main() -> int:
     """Run the benchmark and return the exit status."""
-    options = _options()
+    wanted = options.parse()
     if shutil.which("wrk") is None:
         sys.stderr.write(wrk.HINT)
         return 1
     titles = [*(work.title for work in WORKLOADS), memory.TITLE]
-    chosen = {title for title in titles if re.search(options.only, title)}
+    chosen = {title for title in titles if re.search(wanted.only, title)}
     if not chosen:
         sys.stderr.write("\n".join(["bench: none of these matches:", *titles, ""]))
         return 1
     with TemporaryDirectory(prefix="wizards-bench-") as folder:
         bench = Bench([work for work in WORKLOADS if work.title in chosen], Path(folder))
-        bench.run(*((1, 1) if options.quick else (ROUNDS,)))
+        bench.run(*((1, 1) if wanted.quick else (ROUNDS,)))
         footprints = memory.measure(bench) if memory.TITLE in chosen else []
     results = report.Results(bench, footprints)
     sys.stdout.write(results.markdown())
-    if not (options.quick or options.only):  # a partial run does not replace the results of a whole run
+    if not (wanted.quick or wanted.only):  # a partial run does not replace the results of a whole run
         (FOLDER / "results.md").write_text(results.markdown())
         (FOLDER / "results.json").write_text(results.json())
         (FOLDER / "results.svg").write_text(chart.draw(results))
     return 0
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round of one second each")
-    parser.add_argument(
-        "--only",
-        default="",
-        metavar="PATTERN",
-        help="run the workloads whose title matches; if none matches, list the titles",
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ DEFAULTS: Mapping[str, Any] = {
     "LOG_FORMAT": "text",
 }
 
-# The smallest and the largest value of each number. The list starts with three names; a request
-# line holds no more than 16 KiB (Hypercorn's h11_max_incomplete_size), a name in it even less.
+# The smallest and the largest value of each number. The list starts with three names. Hypercorn may refuse a
+# request of over 16 KiB (h11_max_incomplete_size), and any that is longer than what it reads at once, 64 KiB.
 BOUNDS: Mapping[str, tuple[int, int]] = {
     "MAX_WIZARDS": (3, 10_000_000),
     "MAX_NAME_LENGTH": (1, 10_000),

@@ -350,3 +350,23 @@ async def test_exchanges_exclude_each_other(store: SteppedStore) -> None:
     for name, snapshot in zip(names, snapshots, strict=True):
         assert name in names_in(snapshot)
         assert names_in(snapshot) == store.names()[: snapshot.length]
+
+
+async def test_gauges(store: SteppedStore, roster: Roster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gauges count the names, the requests that wait, and the exchanges with their time."""
+    await roster.open()
+    tasks = start_appends(roster, "Luna", "Ginny", "Neville")
+    await store.wait_for_exchange()
+    tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    gauges = {"list.length": 3, "requests.waiting": 2, "exchanges": 0, "exchanges.milliseconds": 0}
+    assert roster.gauges() == gauges
+    loop = asyncio.get_running_loop()
+    later = loop.time() + 2
+    monkeypatch.setattr(loop, "time", lambda: later)  # the exchange takes two seconds
+    store.allow()
+    await asyncio.gather(*tasks[1:])
+    gauges = {"list.length": 6, "requests.waiting": 0, "exchanges": 1}
+    assert roster.gauges().items() > gauges.items()
+    assert 2000 <= roster.gauges()["exchanges.milliseconds"] < 3000

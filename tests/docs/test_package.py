@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.servers import ROOT
+from wizards.storage.urls import DRIVER
 
 IMPORT = "import wizards; print(wizards.__file__)"
 BUILD = "from flit_core import buildapi as b; print(b.build_wheel({0!r})); print(b.build_sdist({0!r}))"
@@ -114,7 +115,7 @@ def test_wheel_is_complete(built: tuple[Path, Path]) -> None:
 
 
 def test_metadata_is_complete(built: tuple[Path, Path]) -> None:
-    """The metadata describe the package, its requirements and its extra."""
+    """The metadata describe the package, its requirements and its extra, which asks for what a hint names."""
     with zipfile.ZipFile(built[0]) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
         metadata = message_from_bytes(wheel.read(name))
@@ -126,6 +127,7 @@ def test_metadata_is_complete(built: tuple[Path, Path]) -> None:
     assert metadata.get_all("Provides-Extra") == ["postgresql"]
     extra = [line for line in metadata.get_all("Requires-Dist", []) if "psycopg" in line]
     assert len(extra) == 1
+    assert extra[0].startswith(DRIVER)
     assert 'extra == "postgresql"' in extra[0].replace("'", '"')
     version = metadata["Version"]
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()

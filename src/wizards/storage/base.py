@@ -48,7 +48,7 @@ class Store(Protocol):
     still be; the next exchange tells. A store that was closed can be opened again, on any event loop.
     """
 
-    where: str  # the database as messages name it, without secrets
+    where: str  # the database as messages name it: a file's absolute path, or a URL without secrets
 
     async def open(self) -> None:
         """Create or upgrade the table; put the first wizards into an empty one."""

@@ -42,8 +42,8 @@ class SQLiteStore:
     """The log in the file at `path`, which is taken as it stands, or in memory if it is empty."""
 
     def __init__(self, path: str) -> None:
-        self.where = f"sqlite:///{path}" if path else "sqlite://"
         self._file = Path(path).resolve() if path else None  # SQLite takes no absolute path for a URI
+        self.where = str(self._file or "sqlite://")
         # The path may be a link, which can be made to lead elsewhere; SQLite follows it only once.
         self._files = (Path(path).absolute(), f"{self._file}-wal", f"{self._file}-shm")
         self._appends = SQLiteThread(self._file or ":memory:")

@@ -3,6 +3,7 @@
 from wizards.storage.base import StorageError, Store
 from wizards.storage.sqlite import SQLiteStore
 
+DRIVER = "psycopg[binary]>=3.3,<3.4"  # what the package's extra asks for
 URL_FORMS = "sqlite:///FILE, sqlite:// (in memory) or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
@@ -29,7 +30,5 @@ def _postgresql(url: str) -> Store:
     try:
         from wizards.storage.postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra: it may be missing
     except ImportError as error:
-        raise StorageError(
-            f"PostgreSQL needs the extra 'postgresql': pip install '.[postgresql]' ({error})"
-        ) from None
+        raise StorageError(f"PostgreSQL needs a driver: pip install '{DRIVER}' ({error})") from None
     return PostgreSQLStore(url)

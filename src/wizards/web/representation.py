@@ -60,7 +60,9 @@ class Answer(NamedTuple):
     def to_response(self) -> Response:
         """Return the answer as a Quart response."""
         headers = Headers([(name.decode(), value.decode()) for name, value in self.headers])
-        return Response(_iterate(self.chunks), self.status, headers)
+        response = Response(_iterate(self.chunks), self.status)
+        response.headers = headers  # without Quart's default for the type
+        return response
 
 
 class FixedDocument:
@@ -72,7 +74,7 @@ class FixedDocument:
         validator = b"etag", quote_etag(self._etag).encode()
         kind = b"content-type", content_type.encode()
         self._whole = Answer(200, (kind, _length(len(body)), validator, *FIXED_HEADERS), (body,))
-        self._not_modified = Answer(304, (kind, validator, *FIXED_HEADERS), ())
+        self._not_modified = Answer(304, (validator, *FIXED_HEADERS), ())
 
     def answer(self, request: Request) -> Answer:
         """Return the document (200), or only that it is unchanged (304) or another (412)."""
@@ -97,8 +99,8 @@ def render(snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> 
         if preferences.if_match and document.etag not in parse_etags(preferences.if_match):
             return _whole(document, preferences, 412)
         if parse_etags(preferences.if_none_match).contains_weak(document.etag):
-            # Without length and encoding: a cache would take them for those of the body that it holds.
-            return _answer(304, preferences, (_etag(document, weak=preferences.gzip),), ())
+            # A cache would take metadata of the body for those of its copy (RFC 9110, 15.4.5).
+            return Answer(304, (_etag(document, weak=preferences.gzip), *LIST_HEADERS), ())
     part = _requested_range(document, preferences)
     if part:
         where = f"bytes {part.start}-{part.stop - 1}/{document.plain.size}".encode()
