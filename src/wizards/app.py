@@ -11,6 +11,7 @@ from quart import Quart
 from quart.asgi import ASGILifespan
 
 from wizards.config import PREFIX, StartError, check, read_settings
+from wizards.core.feed import Feed
 from wizards.core.roster import Roster
 from wizards.server import connections
 from wizards.server.shutdown import Stop
@@ -41,8 +42,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     store = check(app.config)
     roster = Roster(store, max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
     stop = Stop(app)
+    feed = Feed(roster, poll_seconds=store.poll_seconds, is_shutting_down=stop.has_begun)
     app.extensions["wizards"] = SharedList(
-        roster, max_name_length=app.config["MAX_NAME_LENGTH"], is_shutting_down=stop.has_begun
+        roster, feed, max_name_length=app.config["MAX_NAME_LENGTH"], is_shutting_down=stop.has_begun
     )
     _add_web(app)
     _add_lifespan(app, roster, stop, store)
