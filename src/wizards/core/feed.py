@@ -33,7 +33,7 @@ class Feed:
         self._roster = roster
         self._poll_seconds = poll_seconds
         self._is_shutting_down = is_shutting_down
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[bool]] = []
         self._watcher: asyncio.Task[None] | None = None
 
     async def follow(self, position: int) -> AsyncGenerator[bytes]:
@@ -52,8 +52,7 @@ class Feed:
                 while (piece := rendered.events.piece(begin)) and not self._is_over(rendered):
                     begin += len(piece)
                     yield piece
-                await self._next_round()
-                if not rendered.events.piece(begin):
+                if await self._next_round():
                     yield COMMENT
         finally:
             self.followers -= 1
@@ -64,13 +63,14 @@ class Feed:
 
     def _start_watcher(self) -> None:
         if self._watcher is None or self._watcher.done():
-            # A context of its own, as the watcher outlives the request of the first follower.
+            self._roster.has_grown.clear()  # the first follower sees to what there is
+            # A context of its own, as the watcher outlives the request of that follower.
             self._watcher = asyncio.create_task(self._watch(), context=Context())
 
-    async def _next_round(self) -> None:
-        turn = asyncio.get_running_loop().create_future()
+    async def _next_round(self) -> bool:
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        await turn
+        return await turn
 
     async def _watch(self) -> None:
         loop, roster = asyncio.get_running_loop(), self._roster
@@ -85,19 +85,20 @@ class Feed:
                 async with asyncio.timeout(TICK):
                     await roster.has_grown.wait()
             began = loop.time()
-            if roster.has_grown.is_set() or began >= next_heartbeat or self._is_over(roster.rendered):
+            is_due = began >= next_heartbeat
+            if roster.has_grown.is_set() or is_due or self._is_over(roster.rendered):
                 next_heartbeat = began + HEARTBEAT
                 roster.has_grown.clear()
-                await self._wake()
+                await self._wake(is_heartbeat=is_due)
                 await asyncio.sleep(loop.time() - began)
 
-    async def _wake(self) -> None:
+    async def _wake(self, *, is_heartbeat: bool) -> None:
         await _render_events(self._roster.rendered)
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), AT_ONCE):
             for turn in waiting[start : start + AT_ONCE]:
                 if not turn.done():  # its request was cancelled
-                    turn.set_result(None)
+                    turn.set_result(is_heartbeat)
             await asyncio.sleep(0)
 
 

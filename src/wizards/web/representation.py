@@ -82,7 +82,10 @@ class FixedDocument:
 
 
 def preferred_type(request: Request) -> str | None:
-    """Return JSON or EVENTS if the client prefers the list so; the default is HTML, as the Flask app sends it."""
+    """Return the preferred type of the list: "text/html", JSON or EVENTS.
+
+    The default is HTML, as the Flask app sends it.
+    """
     return request.accept_mimetypes.best_match(("text/html", JSON, EVENTS))
 
 
