@@ -12,6 +12,7 @@ from quart import Quart
 from quart.asgi import ASGILifespan
 
 from wizards.config import PREFIX, StartError, check, read_settings
+from wizards.core.feed import Feed
 from wizards.core.roster import Roster
 from wizards.server import HypercornServer, logs
 from wizards.storage.base import Store, first_line
@@ -42,8 +43,12 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     store = check(app.config)
     roster = Roster(store, max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
     server = HypercornServer(app.config["LOG_FORMAT"])
+    feed = Feed(roster, poll_seconds=store.poll_seconds, is_shutting_down=server.is_shutting_down)
     app.extensions["wizards"] = SharedList(
-        roster, max_name_length=app.config["MAX_NAME_LENGTH"], is_shutting_down=server.is_shutting_down
+        roster,
+        feed,
+        max_name_length=app.config["MAX_NAME_LENGTH"],
+        is_shutting_down=server.is_shutting_down,
     )
     _add_web(app)
     _add_lifespan(app, roster, server, store)

@@ -10,7 +10,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPDisconnectEvent
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPDisconnectEvent,
+    HTTPRequestEvent,
+)
 
 LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -39,6 +46,16 @@ async def drain_body(receive: ASGIReceiveCallable) -> bool:
     while message.get("more_body", False):
         message = await receive()
     return bool(message["type"] == "http.request")
+
+
+def without_body(receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+    """Return the `receive` of a request whose body has been drained: an empty body, then the disconnect."""
+    messages = iter([HTTPRequestEvent(type="http.request", body=b"", more_body=False)])
+
+    async def receive_rest() -> ASGIReceiveEvent:
+        return next(messages, None) or await receive()
+
+    return receive_rest
 
 
 async def never_receive() -> HTTPDisconnectEvent:

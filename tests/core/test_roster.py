@@ -18,6 +18,7 @@ class SteppedStore:
     """A list in memory whose exchanges start at once but end only when the test allows it."""
 
     where = "memory"
+    poll_seconds = 0.1
 
     def __init__(self) -> None:
         self.rows: list[Row] = [(number, name, "first") for number, name in enumerate(FIRST_WIZARDS, 1)]

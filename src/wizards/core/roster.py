@@ -95,13 +95,14 @@ class Roster:
         }
 
     def _reset(self) -> None:
-        self._rendered = RenderedList()
+        self.rendered = RenderedList()  # as far as this process knows the list
+        self.has_grown = asyncio.Event()  # set when names are added, by whatever process; a Feed clears it
         self._last: Row = START
         self._reads, self._appends = Lane(), Lane()
         self._tasks: set[asyncio.Task[Snapshot | None]] = set()
         self._opening = asyncio.Lock()
         self._is_open = False
-        self._refuses = False  # history was lost, or the roster is closed
+        self.refuses = False  # history was lost, or the roster is closed
         self._outages: set[Lane] = set()
 
     async def open(self) -> Snapshot:
@@ -109,14 +110,14 @@ class Roster:
 
         Without it the first request opens the store. A cancellation leaves the roster closed.
         """
-        if self._refuses:
+        if self.refuses:
             self._reset()
         try:
             await self._load()
         except BaseException:
             await self._store.close()
             raise
-        return self._rendered.snapshot
+        return self.rendered.snapshot
 
     async def append(self, name: str) -> Snapshot:
         """Append `name` and return the list with it in, once it is durable.
@@ -141,8 +142,8 @@ class Roster:
 
     def current(self) -> Snapshot | None:
         """Return what `read` would return, or None if that takes an exchange."""
-        if self._store.is_current(self._last) and not self._refuses:
-            return self._rendered.snapshot
+        if self._store.is_current(self._last) and not self.refuses:
+            return self.rendered.snapshot
         return None
 
     async def close(self) -> None:
@@ -152,11 +153,11 @@ class Roster:
         """
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._refuses = True
+        self.refuses = True
         await self._store.close()
 
     def _join(self, lane: Lane) -> Batch:
-        if self._refuses:
+        if self.refuses:
             raise RosterUnavailableError
         batch = lane.batch
         if batch is None:
@@ -196,7 +197,7 @@ class Roster:
                 self._exchanges += 1
                 self._exchange_seconds += asyncio.get_running_loop().time() - begin
             self._note_success(lane)
-            return None if self._refuses else self._rendered.snapshot
+            return None if self.refuses else self.rendered.snapshot
 
     async def _load(self) -> None:
         async with self._opening:
@@ -228,19 +229,20 @@ class Roster:
         if 0 < known <= len(rows) and rows[known - 1] != self._last:
             raise HistoryLostError(f"row {self._last[0]:,} of the list is another one")
         if new := rows[known:]:
-            self._rendered.extend([name for _, name, _ in new])
+            self.rendered.extend([name for _, name, _ in new])
             self._last = new[-1]
+            self.has_grown.set()
 
     def _note_failure(self, lane: Lane, error: Exception) -> None:
         if isinstance(error, HistoryLostError):
-            if not self._refuses:
+            if not self.refuses:
                 logger.error(
                     "The database has lost names; answering 503 until this process is restarted."
                     " It holds %d wizards; %s.",
                     self._last[0],
                     first_line(error),
                 )
-            self._refuses = True
+            self.refuses = True
             return
         if not self._outages:
             logger.error("The storage is out of reach; answering 503. %s", first_line(error))

@@ -49,6 +49,7 @@ class Store(Protocol):
     """
 
     where: str  # the database as messages name it: a file's absolute path, or a URL without secrets
+    poll_seconds: float  # how often to look for names of other processes, if the list is followed
 
     async def open(self) -> None:
         """Create or upgrade the table; put the first wizards into an empty one."""

@@ -70,6 +70,8 @@ class PostgreSQLStore:
     Raises StorageError if libpq does not take it.
     """
 
+    poll_seconds = 1.0  # takes an exchange
+
     def __init__(self, url: str) -> None:
         parameters = {**DEFAULTS, **_parse(url), "client_encoding": "utf8"}
         if "," in str(parameters.get("host", parameters.get("hostaddr", ""))):  # several: find the primary

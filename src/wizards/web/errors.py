@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 
 from wizards.core.roster import RosterBusyError, RosterError, RosterFullError, RosterUnavailableError
 from wizards.web.headers import LIST_PATH
-from wizards.web.representation import JSON, prefers_json
+from wizards.web.representation import JSON, preferred_type
 
 # In seconds, a guess that suits both a burst of requests and a database that restarts.
 RETRY_AFTER = 1
@@ -42,7 +42,7 @@ def register_error_handlers(app: Quart) -> None:
 def error_response(error: HTTPException, request: Request | None) -> Response:
     """Return the response to `error`: Werkzeug's page, or JSON for a client that prefers the list as JSON."""
     response: Response = error.get_response()
-    if request is not None and request.path == LIST_PATH and prefers_json(request):
+    if request is not None and request.path == LIST_PATH and preferred_type(request) == JSON:
         response.data = json.dumps({"error": error.description}) + "\n"
         response.mimetype = JSON
     return response

@@ -18,6 +18,9 @@ VARY = ("Accept", "Accept-Encoding")
 FIXED_HEADERS = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 LIST_HEADERS = ((b"vary", ", ".join(VARY).encode()), *FIXED_HEADERS)
 
+# nginx passes each event on at once, instead of collecting some.
+EVENT_HEADERS = {"X-Accel-Buffering": "no"}
+
 
 def add_response_headers(response: Response, request: Request) -> None:
     """Add to `response` what each response to `request` carries; escape redirects as Flask does.

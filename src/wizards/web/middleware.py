@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from wizards import messages
 from wizards.core.roster import RosterError
 from wizards.web.quart_workarounds import TolerantHTTPConnection
-from wizards.web.representation import Answer
+from wizards.web.representation import EVENTS, Answer, preferred_type
 from wizards.web.routes import FIXED, LIST
 from wizards.web.shared_list import ListRequest, SharedList, name_in
 
@@ -45,6 +45,7 @@ class Route(NamedTuple):
     may_have_body: bool
     has_conflicting_length: bool
     fast: Answer | ListRequest | None
+    is_followed: bool  # as server-sent events
 
 
 class FastPathMiddleware:
@@ -84,7 +85,9 @@ class FastPathMiddleware:
                 return
             send = messages.close_after_response(send) if route.has_conflicting_length else send
         if is_extended or route.fast is None:
-            await self._quart(scope, messages.never_receive, send)
+            # A follower's request lasts until Quart hears that the client has left.
+            rest = messages.without_body(receive) if route.is_followed else messages.never_receive
+            await self._quart(scope, rest, send)
         else:
             await self._answer(route.fast, scope, send)
 
@@ -126,12 +129,14 @@ class FastPathMiddleware:
         request = TolerantHTTPConnection(self._app, reduced).request
         endpoint = self._endpoint(request)
         fast: Answer | ListRequest | None = None
-        if endpoint == LIST:
+        is_followed = endpoint == LIST and preferred_type(request) == EVENTS
+        if endpoint == LIST and not is_followed:
             fast = ListRequest.parse(request)
         elif endpoint in FIXED:
             fast = FIXED[endpoint].answer(request)
+        may_have_body = messages.may_have_body(scope["http_version"], headers)
         has_conflict = messages.has_conflicting_length(headers)
-        return Route(endpoint, messages.may_have_body(scope["http_version"], headers), has_conflict, fast)
+        return Route(endpoint, may_have_body, has_conflict, fast, is_followed)
 
     def _endpoint(self, request: Request) -> str:
         if request.method not in ("GET", "HEAD"):

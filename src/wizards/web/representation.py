@@ -17,7 +17,7 @@ from wizards.core.document import Document
 from wizards.core.rendering import Snapshot
 from wizards.web.headers import FIXED_HEADERS, LIST_HEADERS
 
-HTML, JSON = "text/html; charset=utf-8", "application/json"
+HTML, JSON, EVENTS = "text/html; charset=utf-8", "application/json", "text/event-stream"
 GZIPPED = b"content-encoding", b"gzip"
 
 Field = tuple[bytes, bytes]
@@ -41,7 +41,7 @@ class Preferences(NamedTuple):
         # Other units must be ignored, several ranges may be (RFC 9110, 14.2).
         is_single = wanted is not None and wanted.units == "bytes" and len(wanted.ranges) == 1
         return cls(
-            json=prefers_json(request),
+            json=preferred_type(request) == JSON,
             gzip=request.accept_encodings.best_match(("gzip", "identity")) == "gzip",
             if_match=header("If-Match", ""),
             if_none_match=header("If-None-Match", ""),
@@ -83,9 +83,12 @@ class FixedDocument:
         return self._not_modified if request.if_none_match.contains_weak(self._etag) else self._whole
 
 
-def prefers_json(request: Request) -> bool:
-    """Return whether the client prefers the list as JSON; the default is HTML, as the Flask app sends it."""
-    return request.accept_mimetypes.best_match(("text/html", JSON)) == JSON
+def preferred_type(request: Request) -> str | None:
+    """Return the preferred type of the list: "text/html", JSON or EVENTS.
+
+    The default is HTML, as the Flask app sends it.
+    """
+    return request.accept_mimetypes.best_match(("text/html", JSON, EVENTS))
 
 
 def render(snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> Answer:

@@ -3,8 +3,8 @@
 from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound
 
-from wizards.web.headers import LIST_PATH
-from wizards.web.representation import HTML, JSON, FixedDocument
+from wizards.web.headers import EVENT_HEADERS, LIST_PATH
+from wizards.web.representation import EVENTS, HTML, JSON, FixedDocument, preferred_type
 from wizards.web.shared_list import ListRequest, SharedList, name_in
 
 blueprint = Blueprint("wizards", __name__)
@@ -29,9 +29,15 @@ async def hello() -> Response:
 
 @blueprint.get(LIST_PATH)
 async def shared_list() -> Response:
-    """Show the shared list, after appending `?name=` to it."""
+    """Show the shared list, or let the client follow it, after appending `?name=` to it."""
     wizards: SharedList = current_app.extensions["wizards"]
-    answer = await wizards.answer(ListRequest.parse(request), name_in(request.query_string))
+    asked, name = ListRequest.parse(request), name_in(request.query_string)
+    if preferred_type(request) == EVENTS:
+        events = await wizards.follow(asked, name, request.headers.get("Last-Event-ID", ""))
+        return Response(
+            events if request.method == "GET" else None, headers=EVENT_HEADERS, content_type=EVENTS
+        )
+    answer = await wizards.answer(asked, name)
     return answer.to_response()
 
 

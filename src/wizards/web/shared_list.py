@@ -1,12 +1,14 @@
 """The one function that answers for the shared list, called by the view and by the middleware."""
 
-from collections.abc import Callable
+import re
+from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple, Self
 from urllib.parse import parse_qsl
 
 from quart import Request
 from werkzeug.exceptions import BadRequest, Forbidden, ServiceUnavailable
 
+from wizards.core.feed import Feed
 from wizards.core.rendering import Snapshot
 from wizards.core.roster import Roster
 from wizards.web.errors import RETRY_AFTER
@@ -31,8 +33,11 @@ class ListRequest(NamedTuple):
 class SharedList:
     """The shared list over HTTP, with names of at most `max_name_length` code points."""
 
-    def __init__(self, roster: Roster, *, max_name_length: int, is_shutting_down: Callable[[], bool]) -> None:
+    def __init__(
+        self, roster: Roster, feed: Feed, *, max_name_length: int, is_shutting_down: Callable[[], bool]
+    ) -> None:
         self.roster = roster
+        self.feed = feed
         self._max_name_length = max_name_length
         self._is_shutting_down = is_shutting_down
         self._snapshot: Snapshot | None = None
@@ -43,10 +48,22 @@ class SharedList:
 
         Raises RosterError or HTTPException. A cancellation does not take the name back.
         """
-        if not name:
-            return self._rendered(await self.roster.read(), request.preferences, is_append=False)
-        self._check(request, name)
-        return self._rendered(await self.roster.append(name), request.preferences, is_append=True)
+        snapshot = await self._ask(request, name)
+        return self._rendered(snapshot, request.preferences, is_append=bool(name))
+
+    async def follow(self, request: ListRequest, name: str | None, last_id: str) -> AsyncGenerator[bytes]:
+        """Return the events behind `last_id`, or without it all of them, after appending `name`.
+
+        With a `last_id` the client resumes a stream, whose start has appended the name already.
+        Raises RosterError or HTTPException. A cancellation does not take the name back.
+        """
+        snapshot = await self._ask(request, None if last_id else name)
+        if last_id and not re.fullmatch("[0-9]{1,20}", last_id):
+            raise BadRequest("Last-Event-ID is no number; it may be the id of an event of this list.")
+        position = int(last_id or 0)
+        if position > snapshot.length:
+            raise BadRequest(f"Last-Event-ID is {position}, but the list has {snapshot.length} wizards.")
+        return self.feed.follow(position)
 
     def known_answer(self, request: ListRequest, name: str | None) -> Answer | None:
         """Return what `answer` would return, or None if that takes an exchange with the storage."""
@@ -54,6 +71,12 @@ class SharedList:
         if snapshot is None:
             return None
         return self._rendered(snapshot, request.preferences, is_append=False)
+
+    async def _ask(self, request: ListRequest, name: str | None) -> Snapshot:
+        if not name:
+            return await self.roster.read()
+        self._check(request, name)
+        return await self.roster.append(name)
 
     def _check(self, request: ListRequest, name: str) -> None:
         if request.refusal:

@@ -1,0 +1,107 @@
+"""The feed: sends each follower of the list the events behind a position, and then each new one.
+
+- All followers share the rendered events. A follower is a position in them and the piece that is being sent.
+- One task of this process, the watcher, waits for all followers, and only while there are any. The roster
+  tells it of names that this process appends or reads; for those of other processes it looks in the store.
+- The watcher wakes followers a few at a time, so that other requests are answered in between, and rests
+  after that for as long as it took.
+- A follower that has nothing to send is sent a comment every HEARTBEAT seconds, so that a proxy does not
+  time out and a dead connection is noticed.
+- All streams end when the server is stopping, the roster is closed, or the database has lost history. A
+  browser's EventSource comes back by itself, and names the last position that it has.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from contextvars import Context
+
+from wizards.core.rendering import RenderedList
+from wizards.core.roster import Roster, RosterError
+
+COMMENT = b":\n\n"
+HEARTBEAT = 15.0  # seconds: the advice of WHATWG HTML, 9.2.7
+TICK = 0.1  # seconds in which the watcher notices a stop
+AT_ONCE = 50  # followers that are woken before other requests have their turn: 2 to 3 ms
+
+
+class Feed:
+    """The feed of one roster's list, which looks for names of other processes every `poll_seconds`."""
+
+    def __init__(self, roster: Roster, *, poll_seconds: float, is_shutting_down: Callable[[], bool]) -> None:
+        self.followers = 0
+        self._roster = roster
+        self._poll_seconds = poll_seconds
+        self._is_shutting_down = is_shutting_down
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def follow(self, position: int) -> AsyncGenerator[bytes]:
+        """Yield the events behind `position`, which the list has reached; then new ones and heartbeats.
+
+        Ends when no more can come. A cancellation, or closing the generator, ends this stream alone.
+        """
+        rendered = self._roster.rendered
+        self.followers += 1
+        self._start_watcher()
+        try:
+            yield COMMENT  # a server may hold the head of a response back until there is a body
+            await _render_events(rendered)
+            begin = rendered.events.end(position)
+            while not self._is_over(rendered):
+                while (piece := rendered.events.piece(begin)) and not self._is_over(rendered):
+                    begin += len(piece)
+                    yield piece
+                if await self._next_round():
+                    yield COMMENT
+        finally:
+            self.followers -= 1
+
+    def _is_over(self, rendered: RenderedList) -> bool:
+        is_current = rendered is self._roster.rendered and not self._roster.refuses
+        return self._is_shutting_down() or not is_current
+
+    def _start_watcher(self) -> None:
+        if self._watcher is None or self._watcher.done():
+            self._roster.has_grown.clear()  # the first follower sees to what there is
+            # A context of its own, as the watcher outlives the request of that follower.
+            self._watcher = asyncio.create_task(self._watch(), context=Context())
+
+    async def _next_round(self) -> bool:
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        return await turn
+
+    async def _watch(self) -> None:
+        loop, roster = asyncio.get_running_loop(), self._roster
+        next_look, next_heartbeat = 0.0, loop.time() + HEARTBEAT
+        while self.followers:
+            if (began := loop.time()) >= next_look:
+                next_look = began + self._poll_seconds
+                with suppress(RosterError, TimeoutError):  # the exchange goes on
+                    async with asyncio.timeout(TICK):
+                        await roster.read()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await roster.has_grown.wait()
+            began = loop.time()
+            is_due = began >= next_heartbeat
+            if roster.has_grown.is_set() or is_due or self._is_over(roster.rendered):
+                next_heartbeat = began + HEARTBEAT
+                roster.has_grown.clear()
+                await self._wake(is_heartbeat=is_due)
+                await asyncio.sleep(loop.time() - began)
+
+    async def _wake(self, *, is_heartbeat: bool) -> None:
+        await _render_events(self._roster.rendered)
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), AT_ONCE):
+            for turn in waiting[start : start + AT_ONCE]:
+                if not turn.done():  # its request was cancelled
+                    turn.set_result(is_heartbeat)
+            await asyncio.sleep(0)
+
+
+async def _render_events(rendered: RenderedList) -> None:
+    while rendered.events.extend(rendered.snapshot.json.plain):  # noqa: ASYNC110  # others have their turn
+        await asyncio.sleep(0)
