@@ -110,8 +110,9 @@ async def test_two_stores_share_a_list(url: str) -> None:
         last = (await store.read(START))[-1]
         for number in range(50):
             rows, appended = await store.append([f"{prefix}{number}"], last, NO_LIMIT)
-            last = rows[-1]
-            assert (last[1], appended) == (f"{prefix}{number}", 1)
+            last = rows[-1]  # which may be the other store's already
+            assert appended == 1
+            assert f"{prefix}{number}" in [name for _, name, _ in rows]
 
     await asyncio.gather(append(stores[0], "a"), append(stores[1], "b"))
     lists = [await read_rows(store) for store in stores]

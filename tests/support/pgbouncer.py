@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from support.postgresql import UNPRIVILEGED_USER, PostgreSQL
+from support.postgresql import USER, PostgreSQL
 
 SETTINGS = """
 [databases]
@@ -36,10 +36,9 @@ def run_pgbouncer(server: PostgreSQL, *, pool_size: int) -> Iterator[str]:
         stop("this test needs PgBouncer: apt-get install pgbouncer")
     settings = server.folder / "pgbouncer.ini"
     settings.write_text(SETTINGS.format(folder=server.folder, pool_size=pool_size))
-    user = UNPRIVILEGED_USER if os.geteuid() == 0 else None  # PgBouncer refuses to run as root
     with (
         (server.folder / "pgbouncer.log").open("wb") as log,
-        subprocess.Popen([program, settings], user=user, group=user, stderr=log) as process,
+        subprocess.Popen([program, settings], user=USER, group=USER, stderr=log) as process,
     ):
         latest = time.monotonic() + 30
         while not (server.folder / ".s.PGSQL.6432").exists():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-# PostgreSQL refuses to run as root; a root process starts it as this user.
+# PostgreSQL and PgBouncer refuse to run as root; a root process starts them as this user.
 USER = 65534 if os.geteuid() == 0 else None
 MAX_SOCKET_PATH = 107  # bytes; sockaddr_un has room for 108, the last of them a NUL
 
