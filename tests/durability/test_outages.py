@@ -87,10 +87,9 @@ def test_postgresql_restarts(tmp_path: Path, own_postgresql: PostgreSQL) -> None
 def test_connection_lost_while_idle(tmp_path: Path, postgresql: PostgreSQL) -> None:
     """A database connection that was terminated while idle does not cause a 503."""
     with serve(tmp_path, postgresql.new_database()) as (server, client):
-        postgresql.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            " AND application_name = 'wizards'"
-        )
+        sessions = "FROM pg_stat_activity WHERE application_name = 'wizards'"
+        postgresql.execute(f"SELECT pg_terminate_backend(pid) {sessions}")
+        postgresql.wait_for(f"SELECT count(*) = 0 {sessions}")  # each has told its client by then
         assert "before" in client.get("/wizards?name=after").raise_for_status().text
         assert "503" not in server.output()
 
