@@ -1,7 +1,8 @@
 """A mixed workload for minutes while servers and PostgreSQL are killed at random: `make soak`.
 
-Each round has its own database, in turn SQLite and PostgreSQL, and two servers that are killed during
-requests; PostgreSQL is crashed as well. A round ends with a check of every response against the list.
+Each round has its own database, in turn SQLite, PostgreSQL, and PostgreSQL with a synchronous standby, and
+two servers that are killed during requests. PostgreSQL is crashed and restarted, or killed and its standby
+promoted. A round ends with a check of every response against the list.
 One more server, on a PostgreSQL database with a short list, runs through all rounds to measure its memory.
 """
 
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,10 +57,21 @@ class Soak:
                 self.memory.append(survivor.memory())
 
     async def _round(self, survivor: Server) -> None:
-        kind = ("sqlite", "postgresql")[self.rounds % 2]
-        file = self.folder / f"{self.rounds}.db"
-        url = f"sqlite:///{file}" if kind == "sqlite" else self.postgresql.new_database()
-        faults = FaultInjector(self, crashes=kind == "postgresql")
+        with ExitStack() as stack:
+            if self.rounds % 3 == 0:
+                url, faults = f"sqlite:///{self.folder / f'{self.rounds}.db'}", FaultInjector(self)
+            elif self.rounds % 3 == 1:
+                url, faults = self.postgresql.new_database(), FaultInjector(self, self.postgresql)
+            else:
+                primary = stack.enter_context(run_postgresql())
+                standby = stack.enter_context(run_postgresql(primary))
+                primary.configure("synchronous_standby_names", "standby")
+                url = f"{primary.new_database()},{standby.folder}"
+                faults = FaultInjector(self, primary, standby)
+            history = await self._load(url, survivor, faults)
+            check_history(history, await read_list(url), allow_aborts=True)
+
+    async def _load(self, url: str, survivor: Server, faults: "FaultInjector") -> list[Record]:
         with Server(self.folder, url) as one, Server(self.folder, url) as two:
             supervisors = [asyncio.create_task(supervise(server)) for server in (one, two)]
             try:
@@ -74,7 +87,7 @@ class Soak:
                     supervisor.cancel()
             self._count(history + survived)
             assert "Traceback" not in survivor.output(), survivor.log
-        check_history(history, await read_list(url), allow_aborts=True)
+            return history
 
     def _count(self, history: list[Record]) -> None:
         self.statuses.update(record.status for record in history)
@@ -96,11 +109,17 @@ class Soak:
 
 
 class FaultInjector:
-    """Kills the servers of one round or crashes their database after random numbers of responses."""
+    """Kills the servers of one round after random numbers of responses, or their database if there is one.
 
-    def __init__(self, soak: Soak, *, crashes: bool) -> None:
+    The database is promoted to its standby once, or else crashed and restarted.
+    """
+
+    def __init__(
+        self, soak: Soak, database: PostgreSQL | None = None, standby: PostgreSQL | None = None
+    ) -> None:
         self._soak = soak
-        self._crashes = crashes
+        self._database = database
+        self._standby = standby
         self._is_down = False
         self._next = self._soon()
 
@@ -111,22 +130,31 @@ class FaultInjector:
         self._next = count + self._soon()
         if self._is_down:
             self.end()
-        elif self._crashes and self._soak.chance.random() < 0.5:
-            self._soak.kills["PostgreSQL"] += 1
-            self._soak.postgresql.stop("immediate")
-            self._is_down = True
-            self._next = count + OUTAGE_RESPONSES
-            # A server that is starting exits, and the clients of the other may have too few requests left.
-            asyncio.get_running_loop().call_later(MAX_OUTAGE_SECONDS, self.end)
+        elif self._database and self._soak.chance.random() < 0.5:
+            self._strike(self._database, count)
         else:
             self._soak.kills["server"] += 1
             server.kill()
             server.start()
 
+    def _strike(self, database: PostgreSQL, count: int) -> None:
+        if self._standby:
+            self._soak.kills["primary"] += 1
+            database.kill()
+            self._standby.promote()
+            self._database = None
+            return
+        self._soak.kills["PostgreSQL"] += 1
+        database.stop("immediate")
+        self._is_down = True
+        self._next = count + OUTAGE_RESPONSES
+        # A server that is starting exits, and the clients of the other may have too few requests left.
+        asyncio.get_running_loop().call_later(MAX_OUTAGE_SECONDS, self.end)
+
     def end(self) -> None:
         """Restart the database if it is down."""
-        if self._is_down:
-            self._soak.postgresql.start()
+        if self._is_down and self._database:
+            self._database.start()
             self._is_down = False
 
     def _soon(self) -> int:
