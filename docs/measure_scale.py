@@ -2,7 +2,7 @@
 """Measure the figures of docs/operations.md, "Scale on paper".
 
 Run `.venv/bin/python docs/measure_scale.py`. Eight server processes, each with `workers = 0`, share one
-PostgreSQL: the script prints requests and statements a second, the processor time that PostgreSQL and the
+PostgreSQL: the script prints requests and exchanges a second, the processor time that PostgreSQL and the
 servers take for each, and the size of a response. Servers, database and clients share one machine, so the
 ratios hold on other machines and the rates do not.
 """
@@ -92,14 +92,14 @@ def processor_time(pids: set[int]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def statements(log: Path, start: int) -> Iterator[str]:
-    """Yield the kind of each statement after `start` bytes of PostgreSQL's log."""
+def exchanges_in(log: Path, start: int) -> Iterator[str]:
+    """Yield the first word of each exchange after `start` bytes of PostgreSQL's log: select or begin."""
     with log.open("rb") as file:
         file.seek(start)
         for line in file:
             _, found, text = line.decode(errors="replace").partition("LOG:  ")
             words = text.partition(": ")[2].split()
-            if found and words and text.startswith(("execute", "statement")):
+            if found and words and text.startswith("statement"):
                 yield words[0].strip(";").lower()
 
 
@@ -117,14 +117,13 @@ def measure(folder: Path, servers: Sequence[Server], readers: int, appenders: in
     statuses = asyncio.run(load([server.port for server in servers], readers, appenders))
     after = usage(folder, servers)
     used = [end - start for start, end in zip(before, after, strict=True)]
-    kinds = Counter(statements(folder / "log", before.log))
-    requests, exchanges, seconds = statuses.total(), kinds["select"], after.clock - before.clock
+    kinds = Counter(exchanges_in(folder / "log", before.log))
+    requests, exchanges, seconds = statuses.total(), kinds.total(), after.clock - before.clock
     report(
         f"{SERVERS} processes, each with {readers} readers and {appenders} appenders: {dict(statuses)}",
         f"{requests / seconds:,.0f} requests a second, {requests / exchanges:.1f} an exchange",
-        f"{exchanges / seconds:,.0f} exchanges a second",
-        f"{kinds.total() / seconds:,.0f} statements a second: "
-        + ", ".join(f"{kind} {number / seconds:,.0f}" for kind, number in kinds.items()),
+        f"{exchanges / seconds:,.0f} exchanges a second: "
+        f"{kinds['select'] / seconds:,.0f} read, {kinds['begin'] / seconds:,.0f} append",
         f"PostgreSQL {1e6 * used[0] / exchanges:,.0f} us of processor time an exchange, "
         f"the servers {1e6 * used[1] / requests:,.0f} us a request",
     )
