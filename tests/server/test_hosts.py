@@ -33,9 +33,8 @@ def attributes() -> dict[str, object]:
     """Return what the patches would replace, as it is now."""
     found = {}
     for patch in patches.PATCHES:
-        if not patch.module.endswith("h3"):
-            module = import_module(f"hypercorn.{patch.module}")
-            found[f"{patch.module}.{patch.name}"] = getattr(module, patch.name)
+        module = import_module(f"hypercorn.{patch.module}")
+        found[f"{patch.module}.{patch.name}"] = getattr(module, patch.name)
     return found
 
 

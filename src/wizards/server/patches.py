@@ -10,10 +10,9 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -45,14 +44,19 @@ PATCHES = (
     Patch("protocol", "H11Protocol", "upgrades.HTTP1Protocol", "b32a61e0a8ca"),
     Patch("protocol", "H2Protocol", "http2.HTTP2Protocol", "7257f8bafcca"),
     Patch("protocol.h2", "StreamBuffer", "http2.StreamBuffer", "bc347b7c7806"),
-    *(
-        Patch(f"protocol.{version}", "HTTPStream", "streams.HTTPStream", "e0f656feb55a")
-        for version in ("h11", "h2", "h3")
-    ),
-    *(
-        Patch(f"protocol.{version}", "WSStream", "streams.WSStream", "67434c428a1a")
-        for version in ("h11", "h2", "h3")
-    ),
+    Patch("protocol.h11", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
+    Patch("protocol.h11", "WSStream", "streams.WSStream", "67434c428a1a"),
+    Patch("protocol.h2", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
+    Patch("protocol.h2", "WSStream", "streams.WSStream", "67434c428a1a"),
+)
+
+# These need aioquic, so they are applied with the first server that has a QUIC socket.
+QUIC_PATCHES = (
+    Patch("asyncio.run", "UDPServer", "quic.UDPServer", "358d61d54078"),
+    Patch("protocol.quic", "QuicProtocol", "quic.QUICProtocol", "6e4df3977582"),
+    Patch("protocol.quic", "H3Protocol", "quic.HTTP3Protocol", "76c850ad58b0"),
+    Patch("protocol.h3", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
+    Patch("protocol.h3", "WSStream", "streams.WSStream", "67434c428a1a"),
 )
 
 
@@ -66,8 +70,7 @@ def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[Non
     """Patch the Hypercorn server whose lifespan has that `state`, and tell `server` its context."""
     with _lock:
         if not _lifespans:
-            for patch in PATCHES:
-                replace(patch)
+            _apply(PATCHES)
         _lifespans.append((state, server))
     try:
         yield
@@ -83,10 +86,15 @@ def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[Non
             server.context = None
 
 
+def _apply(patches: Iterable[Patch]) -> None:
+    applied = {(module.__name__, name) for module, name, _, _ in _replaced}
+    for patch in patches:
+        if (f"hypercorn.{patch.module}", patch.name) not in applied:
+            replace(patch)
+
+
 def replace(patch: Patch) -> bool:
     """Apply a patch if the attribute is what it was written for; otherwise say in the log that it is not."""
-    if patch.module.endswith((".h3", ".quic")) and find_spec("aioquic") is None:
-        return False  # without it Hypercorn has no such modules
     try:
         module = import_module(f"hypercorn.{patch.module}")
         expected = getattr(module, patch.name)
@@ -133,6 +141,9 @@ def make_context(expected: type[WorkerContext]) -> Callable[[int | None], Worker
         context = ServerContext(max_requests, local["config"])
         for server in servers:
             server.context = context
+        if local["sockets"].quic_sockets:
+            with _lock:
+                _apply(QUIC_PATCHES)
         logs.protect_access_log(context.config.log)
         if process.is_command_line():
             process.take_over(context, servers[0].log_format)
