@@ -32,7 +32,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def attributes() -> dict[str, object]:
     """Return what the patches would replace, as it is now."""
     found = {}
-    for patch in patches.PATCHES:
+    for patch in (patches.HOOK, *patches.PATCHES):
         module = import_module(f"hypercorn.{patch.module}")
         found[f"{patch.module}.{patch.name}"] = getattr(module, patch.name)
     return found

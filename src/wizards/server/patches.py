@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from hypercorn.asyncio.worker_context import WorkerContext
 
-from wizards.server import HypercornServer, logs, process
+from wizards.server import HypercornServer, command_line, logs
 from wizards.server.shutdown import Event, ServerContext, drain_then_raise
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,10 @@ class Patch(NamedTuple):
     with_source_of: tuple[str, ...] = ()  # other names in the module that it relies on
 
 
+# Applied for each lifespan, whoever runs it. The rest is applied when Hypercorn makes its context with it.
+HOOK = Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec118", ("worker_serve",))
+
 PATCHES = (
-    Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec118", ("worker_serve",)),
     Patch("asyncio.run", "raise_shutdown", "patches.make_raise_shutdown", "f2355944a6d5", ("worker_serve",)),
     Patch("asyncio.run", "TCPServer", "connections.Connection", "3bfa72b31950"),
     Patch("protocol", "H11Protocol", "upgrades.HTTP1Protocol", "b32a61e0a8ca"),
@@ -50,7 +52,7 @@ PATCHES = (
     Patch("protocol.h2", "WSStream", "streams.WSStream", "67434c428a1a"),
 )
 
-# These need aioquic, so they are applied with the first server that has a QUIC socket.
+# These need aioquic, so they are applied for a server that has a QUIC socket.
 QUIC_PATCHES = (
     Patch("asyncio.run", "UDPServer", "quic.UDPServer", "358d61d54078"),
     Patch("protocol.quic", "QuicProtocol", "quic.QUICProtocol", "6e4df3977582"),
@@ -69,8 +71,7 @@ def digest(*objects: Any) -> str:
 def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[None]:
     """Patch the Hypercorn server whose lifespan has that `state`, and tell `server` its context."""
     with _lock:
-        if not _lifespans:
-            _apply(PATCHES)
+        _apply([HOOK])
         _lifespans.append((state, server))
     try:
         yield
@@ -82,7 +83,7 @@ def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[Non
         if server.context is not None:
             logs.release_access_log(server.context.config.log)
             if server.context.owns_process:
-                process.finish()
+                command_line.finish()
             server.context = None
 
 
@@ -141,12 +142,11 @@ def make_context(expected: type[WorkerContext]) -> Callable[[int | None], Worker
         context = ServerContext(max_requests, local["config"])
         for server in servers:
             server.context = context
-        if local["sockets"].quic_sockets:
-            with _lock:
-                _apply(QUIC_PATCHES)
+        with _lock:
+            _apply([*PATCHES, *(QUIC_PATCHES if local["sockets"].quic_sockets else ())])
         logs.protect_access_log(context.config.log)
-        if process.is_command_line():
-            process.take_over(context, servers[0].log_format)
+        if command_line.is_command_line():
+            command_line.take_over(context, servers[0].log_format)
         return context
 
     return worker_context
