@@ -1,5 +1,6 @@
 """The application: wiring, start and stop."""
 
+import encodings.idna  # noqa: F401  # Werkzeug's first request imports it, when no file may be free
 import gc
 import logging
 from collections.abc import Mapping
