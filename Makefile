@@ -15,7 +15,7 @@ help:  ## list the targets
 
 run: $(VENV)/installed  ## serve on http://127.0.0.1:8000 with the list in ./wizards.db
 	@$(VENV)/bin/python tools/check_bind.py --config hypercorn.toml $(ARGS) asgi:app
-	@$(END_WITH_TERMINAL) exec $(VENV)/bin/hypercorn --config hypercorn.toml $(ARGS) asgi:app
+	@$(END_WITH_TERMINAL) exec $(VENV)/bin/hypercorn --config hypercorn.toml --workers 0 $(ARGS) asgi:app
 
 dev: $(VENV)/installed  ## serve with debug pages and hot reload
 	@$(if $(ARGS),,$(VENV)/bin/python tools/check_bind.py --bind 127.0.0.1:8000 asgi:app)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # Hypercorn has the service's recommended settings for all contenders; the other servers have their defaults
 # and write no access log. More than one thread makes gunicorn's worker a gthread one; four is a usual number.
 COMMANDS = {
-    "Hypercorn": "hypercorn --config hypercorn.toml --bind fd://{fd} {app}",
+    "Hypercorn": "hypercorn --config hypercorn.toml --workers 0 --bind fd://{fd} {app}",
     "uvicorn": "uvicorn --fd {fd} --backlog 2048 --log-level warning --no-access-log {app}",
     "Granian": "bench.granian_on_fd {fd} {app}",
     "gunicorn sync": "gunicorn --log-level warning --bind fd://{fd} {app}",

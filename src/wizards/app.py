@@ -1,5 +1,6 @@
 """The application: wiring, start and stop."""
 
+import encodings.idna  # noqa: F401  # Werkzeug's first request imports it, when no file may be free
 import gc
 import logging
 from collections.abc import Mapping
@@ -36,11 +37,11 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     read_settings(app.config, config or {})
     app.config["RESPONSE_TIMEOUT"] = None  # no response timeout: slow readers are allowed
     app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
+    store = check(app.config)
     logs.configure(app.name, app.config["LOG_FORMAT"])
     if app.logger.level == logging.NOTSET:
         app.logger.setLevel(logging.INFO)
     app.logger.addFilter(_is_no_start_error)
-    store = check(app.config)
     roster = Roster(store, max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
     server = HypercornServer(app.config["LOG_FORMAT"])
     feed = Feed(roster, poll_seconds=store.poll_seconds, is_shutting_down=server.is_shutting_down)

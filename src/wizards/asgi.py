@@ -4,9 +4,9 @@ import sys
 
 from wizards.app import create_app
 from wizards.config import StartError
-from wizards.server.command_line import exit_with_one_line
+from wizards.server.command_line import prepare
 
-exit_with_one_line(StartError)
+prepare(StartError)
 
 try:
     app = create_app()

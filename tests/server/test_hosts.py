@@ -32,10 +32,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def attributes() -> dict[str, object]:
     """Return what the patches would replace, as it is now."""
     found = {}
-    for patch in patches.PATCHES:
-        if not patch.module.endswith("h3"):
-            module = import_module(f"hypercorn.{patch.module}")
-            found[f"{patch.module}.{patch.name}"] = getattr(module, patch.name)
+    for patch in (patches.HOOK, *patches.PATCHES):
+        module = import_module(f"hypercorn.{patch.module}")
+        found[f"{patch.module}.{patch.name}"] = getattr(module, patch.name)
     return found
 
 

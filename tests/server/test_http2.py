@@ -67,7 +67,7 @@ async def test_client_sets_nothing_that_grows() -> None:
         assert {name: size for name, size in kept.items() if size > 1_024} == {}
 
 
-def reset_code(sent: bytes, stream: int) -> int | None:
+def reset_code(sent: bytes | bytearray, stream: int) -> int | None:
     """Return the error code of a stream's RST_STREAM among what was sent, if there is one."""
     _, found, code = sent.partition(frame(3, 0, stream, b"....")[:9])
     return int.from_bytes(code[:4]) if found else None

@@ -40,7 +40,8 @@ WITHOUT_KEEP_ALIVE = partial(append_until_refused, keep_alive=False)
 @contextmanager
 def bound_server(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start a server that binds its socket itself; yield the process and the port."""
-    command = ["hypercorn", "--config", "hypercorn.toml", "--bind", "127.0.0.1:0", *options, "asgi:app"]
+    command = ["hypercorn", "--config", "hypercorn.toml", "--workers", "0", "--bind", "127.0.0.1:0"]
+    command += [*options, "asgi:app"]
     with run_module(command, f"sqlite:///{file}") as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")

@@ -34,6 +34,7 @@ async def test_list_in_memory(url: str) -> None:
         ("MAX_WAITING", "true", "True is not a whole number from 1 to 1,000,000"),
         ("MAX_WAITING", "", "'' is not a whole number from 1 to 1,000,000"),
         ("DATABASE_URL", "wizards.db:secret", "the value is no database URL; it may be sqlite:///FILE, "),
+        ("LOG_FORMAT", "xml", "'xml' is neither of text, json"),
         ("DATABASE_URL", "mysql://u:secret@h/d", "mysql:// is not supported; it may be sqlite:///FILE, "),
     ],
 )

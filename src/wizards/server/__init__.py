@@ -3,13 +3,12 @@
 An application makes one `HypercornServer` and enters `attached` for the length of its lifespan. If Hypercorn
 runs that lifespan, its classes are replaced while it lasts (see `patches`), and for this one server: all that
 belongs to a server hangs on its `ServerContext`, and every other server in the process is given Hypercorn's
-own classes. Under another ASGI server nothing is imported, replaced or logged.
+own classes. Under another ASGI server only one function of Hypercorn's is replaced, which nothing calls.
 
 If Hypercorn's command line started the process, the process's signals and log are looked after, too (see
-`process`). The bugs, the patches and their tests are listed in docs/hypercorn.md.
+`command_line`). The bugs, the patches and their tests are listed in docs/hypercorn.md.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,19 +34,10 @@ class HypercornServer:
     @contextmanager
     def attached(self, scope: Mapping[str, Any]) -> Iterator[None]:
         """Patch the server of this lifespan scope if it is Hypercorn, and clean up at the end."""
-        if "hypercorn.asyncio.run" not in sys.modules or "state" not in scope:
+        if "state" not in scope:
             yield
             return
-        from wizards.server import patches  # noqa: PLC0415  # not under other servers
+        from wizards.server import patches  # noqa: PLC0415  # which imports this module
 
         with patches.installed(scope["state"], self):
             yield
-
-
-def is_command_line() -> bool:
-    """Return whether Hypercorn's command line started this process, or its master did."""
-    if "hypercorn.asyncio.run" not in sys.modules:
-        return False
-    from wizards.server import process  # noqa: PLC0415  # not under other servers
-
-    return process.is_command_line()

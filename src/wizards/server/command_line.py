@@ -1,26 +1,86 @@
-"""Hypercorn's command line: how it reports that an application could not start."""
+"""What is done in a process that Hypercorn's command line started for one server, and in no other.
 
+- A start that fails is reported in one line, with status 1.
+- A worker ignores SIGTERM: the master sends it to the other workers when the first one has ended, and they
+  have been told to stop in another way. A worker whose master was killed stops.
+- Once the list is closed a further signal changes neither the exit status nor the log.
+- The log says nothing that clients cause at will, and has one format (see `logs`).
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
+from hypercorn.asyncio import run
 from hypercorn.utils import LifespanFailureError
 
+from wizards.server import logs
+from wizards.server.shutdown import ServerContext
 
-def exit_with_one_line(expected: type[Exception]) -> None:
-    """Let Hypercorn's workers report a start that fails with `expected` in one line, with status 1.
+logger = logging.getLogger(__name__)
 
-    Does nothing unless one of those workers imports the application: nothing else calls what is replaced.
+
+def prepare(expected: type[Exception]) -> None:
+    """Report in one line a start that fails with `expected`, and the one worker that cannot serve us.
+
+    To be called where an ASGI server imports the application.
     """
-    run = sys.modules.get("hypercorn.asyncio.run")
-    if run is not None:
-        run._run = _reporting(run._run, expected)  # type: ignore[attr-defined]  # noqa: SLF001
+    trio = sys.modules.get("hypercorn.trio.run")
+    if trio is not None and _is_called_by(trio.trio_worker):
+        sys.exit("wizards runs on asyncio: choose Hypercorn's worker class asyncio or uvloop, not trio.")
+    if is_command_line():
+        run._run = _reporting(run._run, expected)  # noqa: SLF001  # the one function around a worker's event loop
 
 
-def _reporting(run: Callable[..., None], expected: type[Exception]) -> Callable[..., None]:
+def is_command_line() -> bool:
+    """Return whether a worker of Hypercorn's command line, which owns the process, calls this."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and _is_called_by(run.asyncio_worker, run.uvloop_worker)
+
+
+def take_over(context: ServerContext, log_format: str) -> None:
+    """Look after the process of this server."""
+    context.owns_process = True
+    logging.getLogger("asyncio").addFilter(logs.drop_noise)
+    logs.format_hypercorn(context.config.log, log_format)
+    master = multiprocessing.parent_process()
+    if master is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        asyncio.get_running_loop().add_reader(master.sentinel, _on_parent_exit, context, master.sentinel)
+
+
+def finish() -> None:
+    """Ignore further signals: nothing is left to be done but to end."""
+    logging.getLogger("asyncio").removeFilter(logs.drop_noise)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _is_called_by(*functions: Callable[..., Any]) -> bool:
+    codes = {function.__code__ for function in functions}
+    frame = sys._getframe()  # noqa: SLF001  # inspect.stack reads source files
+    while frame.f_back is not None and frame.f_code not in codes:
+        frame = frame.f_back
+    return frame.f_code in codes
+
+
+def _on_parent_exit(context: ServerContext, sentinel: int) -> None:
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(sentinel)
+    logger.warning("The master is gone, so this worker ends.")
+    context.tasks.add(loop.create_task(context.terminate.set()))
+
+
+def _reporting(run_loop: Callable[..., None], expected: type[Exception]) -> Callable[..., None]:
     def run_worker(*args: Any, **options: Any) -> None:
         try:
-            run(*args, **options)
+            run_loop(*args, **options)
         except LifespanFailureError as failure:
             if isinstance(failure.__context__, expected):
                 raise SystemExit(str(failure.__context__)) from None

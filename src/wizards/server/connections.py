@@ -110,6 +110,14 @@ class Connection(TCPServer):
             self.context.connections.discard(self)
             self.idle_task.end()
 
+    def expire(self) -> None:
+        """Close the connection if it is idle, and otherwise when it is."""
+        self.idle_task.expire()
+
+    def abort(self) -> None:
+        """Abort the connection: its requests find their client gone."""
+        self.writer.transport.abort()
+
     def close_if_idle(self) -> None:
         """Close the connection unless a request has been received by then."""
         self._task_group.spawn(self._initiate_server_close)

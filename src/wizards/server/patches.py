@@ -10,15 +10,14 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from hypercorn.asyncio.worker_context import WorkerContext
 
-from wizards.server import HypercornServer, logs, process
+from wizards.server import HypercornServer, command_line, logs
 from wizards.server.shutdown import Event, ServerContext, drain_then_raise
 
 logger = logging.getLogger(__name__)
@@ -38,21 +37,28 @@ class Patch(NamedTuple):
     with_source_of: tuple[str, ...] = ()  # other names in the module that it relies on
 
 
+# Applied for each lifespan, whoever runs it. The rest is applied when Hypercorn makes its context with it.
+HOOK = Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec118", ("worker_serve",))
+
 PATCHES = (
-    Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec118", ("worker_serve",)),
     Patch("asyncio.run", "raise_shutdown", "patches.make_raise_shutdown", "f2355944a6d5", ("worker_serve",)),
     Patch("asyncio.run", "TCPServer", "connections.Connection", "3bfa72b31950"),
     Patch("protocol", "H11Protocol", "upgrades.HTTP1Protocol", "b32a61e0a8ca"),
     Patch("protocol", "H2Protocol", "http2.HTTP2Protocol", "7257f8bafcca"),
     Patch("protocol.h2", "StreamBuffer", "http2.StreamBuffer", "bc347b7c7806"),
-    *(
-        Patch(f"protocol.{version}", "HTTPStream", "streams.HTTPStream", "e0f656feb55a")
-        for version in ("h11", "h2", "h3")
-    ),
-    *(
-        Patch(f"protocol.{version}", "WSStream", "streams.WSStream", "67434c428a1a")
-        for version in ("h11", "h2", "h3")
-    ),
+    Patch("protocol.h11", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
+    Patch("protocol.h11", "WSStream", "streams.WSStream", "67434c428a1a"),
+    Patch("protocol.h2", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
+    Patch("protocol.h2", "WSStream", "streams.WSStream", "67434c428a1a"),
+)
+
+# These need aioquic, so they are applied for a server that has a QUIC socket.
+QUIC_PATCHES = (
+    Patch("asyncio.run", "UDPServer", "quic.UDPServer", "358d61d54078"),
+    Patch("protocol.quic", "QuicProtocol", "quic.QUICProtocol", "6e4df3977582"),
+    Patch("protocol.quic", "H3Protocol", "quic.HTTP3Protocol", "76c850ad58b0"),
+    Patch("protocol.h3", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
+    Patch("protocol.h3", "WSStream", "streams.WSStream", "67434c428a1a"),
 )
 
 
@@ -65,9 +71,7 @@ def digest(*objects: Any) -> str:
 def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[None]:
     """Patch the Hypercorn server whose lifespan has that `state`, and tell `server` its context."""
     with _lock:
-        if not _lifespans:
-            for patch in PATCHES:
-                replace(patch)
+        _apply([HOOK])
         _lifespans.append((state, server))
     try:
         yield
@@ -79,14 +83,19 @@ def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[Non
         if server.context is not None:
             logs.release_access_log(server.context.config.log)
             if server.context.owns_process:
-                process.finish()
+                command_line.finish()
             server.context = None
+
+
+def _apply(patches: Iterable[Patch]) -> None:
+    applied = {(module.__name__, name) for module, name, _, _ in _replaced}
+    for patch in patches:
+        if (f"hypercorn.{patch.module}", patch.name) not in applied:
+            replace(patch)
 
 
 def replace(patch: Patch) -> bool:
     """Apply a patch if the attribute is what it was written for; otherwise say in the log that it is not."""
-    if patch.module.endswith((".h3", ".quic")) and find_spec("aioquic") is None:
-        return False  # without it Hypercorn has no such modules
     try:
         module = import_module(f"hypercorn.{patch.module}")
         expected = getattr(module, patch.name)
@@ -133,9 +142,11 @@ def make_context(expected: type[WorkerContext]) -> Callable[[int | None], Worker
         context = ServerContext(max_requests, local["config"])
         for server in servers:
             server.context = context
+        with _lock:
+            _apply([*PATCHES, *(QUIC_PATCHES if local["sockets"].quic_sockets else ())])
         logs.protect_access_log(context.config.log)
-        if process.is_command_line():
-            process.take_over(context, servers[0].log_format)
+        if command_line.is_command_line():
+            command_line.take_over(context, servers[0].log_format)
         return context
 
     return worker_context

@@ -29,6 +29,7 @@ from typing import Any
 
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
+from hypercorn.typing import Event as AnyEvent
 from hypercorn.utils import ShutdownError, check_multiprocess_shutdown_event
 
 # For how long no request may have come before a drain is over, and how long it may take at most. The first is
@@ -60,14 +61,15 @@ class Terminated(Event):
 class ServerContext(WorkerContext):
     """One server: Hypercorn's two events, its connections and its drain."""
 
-    event_class = Event
+    event_class: type[AnyEvent] = Event
 
     def __init__(self, max_requests: int | None, config: Config) -> None:
         super().__init__(max_requests)
         self.terminated = Terminated(self._end_connections)
         self.config = config
-        self.connections: set[Any] = set()  # each a connections.Connection
+        self.connections: set[Any] = set()  # of TCP, and sockets of QUIC
         self.is_draining = False
+        self.is_aborted = False
         self.owns_process = False
         self.tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps none alive
         self._seen = 0
@@ -101,12 +103,13 @@ class ServerContext(WorkerContext):
 
     def _end_connections(self) -> None:
         for connection in self.connections:
-            connection.idle_task.expire()
+            connection.expire()
         asyncio.get_running_loop().call_later(ABORT_TIMEOUT, self._abort_connections)
 
     def _abort_connections(self) -> None:
+        self.is_aborted = True
         for connection in self.connections:
-            connection.writer.transport.abort()
+            connection.abort()
 
 
 async def drain_then_raise(trigger: Callable[[], Any], local: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from wizards.server.shutdown import ServerContext
 class HTTP1Protocol(H11Protocol):
     """HTTP/1.1 that ignores an upgrade to HTTP/2 unless it is complete, and drains."""
 
-    context: ServerContext  # type: ignore[assignment]  # Hypercorn's type is a protocol that has less
+    context: ServerContext
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream has to say; during a drain tell the client to close."""
