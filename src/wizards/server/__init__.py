@@ -9,7 +9,7 @@ If Hypercorn's command line started the process, the process's signals and log a
 `command_line`). The bugs, the patches and their tests are listed in docs/hypercorn.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ class HypercornServer:
     """The Hypercorn server that runs an application's lifespan, if it is one.
 
     `log_format` ("text" or "json") is that of Hypercorn's log, if its command line started the process.
+    `gauges` returns the figures that are sent to statsd, if Hypercorn is told to send its own.
     """
 
-    def __init__(self, log_format: str = "text") -> None:
+    def __init__(self, log_format: str = "text", gauges: Callable[[], Mapping[str, int]] = dict) -> None:
         self.log_format = log_format
+        self.gauges = gauges
         self.context: ServerContext | None = None
 
     def is_shutting_down(self) -> bool:

@@ -5,6 +5,7 @@ newer version, another patch), that patch is left out, one line in the log says 
 What each patch is for: docs/hypercorn.md.
 """
 
+import asyncio
 import hashlib
 import inspect
 import logging
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 from hypercorn.asyncio.worker_context import WorkerContext
 
 from wizards.server import HypercornServer, command_line, logs
+from wizards.server.metrics import send_gauges
 from wizards.server.shutdown import Event, ServerContext, drain_then_raise
 
 logger = logging.getLogger(__name__)
@@ -142,6 +144,7 @@ def make_context(expected: type[WorkerContext]) -> Callable[[int | None], Worker
         context = ServerContext(max_requests, local["config"])
         for server in servers:
             server.context = context
+            context.tasks.add(asyncio.create_task(send_gauges(context, server.gauges)))
         with _lock:
             _apply([*PATCHES, *(QUIC_PATCHES if local["sockets"].quic_sockets else ())])
         logs.protect_access_log(context.config.log)
