@@ -1,7 +1,6 @@
 """The application: wiring, start and stop."""
 
 import encodings.idna  # noqa: F401  # Werkzeug's first request imports it, when no file may be free
-import gc
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -36,7 +35,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
     app = Quart("wizards", static_folder=None)
     read_settings(app.config, config or {})
     app.config["RESPONSE_TIMEOUT"] = None  # no response timeout: slow readers are allowed
-    app.json.compact = True  # type: ignore[attr-defined]  # in debug mode, too
     store = check(app.config)
     logs.configure(app.name, app.config["LOG_FORMAT"])
     if app.logger.level == logging.NOTSET:
@@ -72,10 +70,8 @@ def _add_lifespan(app: Quart, roster: Roster, server: HypercornServer, store: St
             why = f"{store.where} cannot be used: {first_line(error)}"
             raise StartError(f"{PREFIX}_DATABASE_URL: {why}") from error
         logger.info("The list at %s is open; wizards: %d.", store.where, snapshot.length)
-        gc.freeze()  # what is there now stays; scanning it again and again costs 2 % of the reads
 
     async def close() -> None:
-        gc.unfreeze()
         await roster.close()
         logger.info("The list is closed.")
 
