@@ -34,6 +34,7 @@ from support.postgresql import PostgreSQL, find_programs
 from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import BOUNDS, DEFAULTS
+from wizards.storage.base import CREATE_TABLE
 
 README, GUIDE, OPERATIONS, _ = DOCUMENTS = (
     ROOT / "README.md",
@@ -239,6 +240,28 @@ def dumps_postgresql(command: Command, place: Place) -> None:
     assert "Luna" in (place.folder / "wizards.sql").read_text()
 
 
+def restores_sqlite(command: Command, place: Place) -> None:
+    """Restore the backup of the command before over a list that has gone on."""
+    with closing(sqlite3.connect(place.folder / "wizards.db")) as list_in_use:
+        list_in_use.execute("INSERT INTO wizards VALUES ('Draco')")
+        list_in_use.commit()
+    subprocess.run(["bash", "-c", command.line], cwd=place.folder, check=True)
+    with closing(sqlite3.connect(place.folder / "wizards.db")) as restored:
+        assert restored.execute("SELECT name FROM wizards").fetchall() == [("Luna",)]
+
+
+def restores_postgresql(command: Command, place: Place) -> None:
+    """Restore the dump of the command before over a table in use."""
+    url = place.postgresql.new_database()
+    name = place.postgresql.database_of(url)
+    place.postgresql.execute("CREATE TABLE wizards AS SELECT 'Draco' AS name", name)
+    line = command.line.replace("postgresql://merlin@db/wizards", url)
+    assert url in line
+    words = [find_programs() / "psql", *shlex.split(line)[1:]]
+    subprocess.run(words, cwd=place.folder, check=True, capture_output=True)
+    assert place.postgresql.execute("SELECT name FROM wizards", name) == "Luna"
+
+
 def is_installed(command: Command, _: Place) -> None:
     """Check that the packages are installed, without a download."""
     for name in shlex.split(command.line)[2:]:
@@ -260,7 +283,9 @@ COMMANDS: list[tuple[str, Callable[[Command, Place], None]]] = [
     ("for i in .*", counts),
     ("hypercorn .*", has_options),
     ("sqlite3 .*", backs_up_sqlite),
+    ("rm -f wizards.db-wal .*", restores_sqlite),
     ("pg_dump .*", dumps_postgresql),
+    ("psql .*", restores_postgresql),
     ("pip install .*", is_installed),
     ("curl .*", skip),  # test_readme_answers and test_guide compare the output
     ("(mkdir|cd|python3 -m venv|[.]|python -c|deactivate).*", skip),  # test_guide_environment
@@ -427,12 +452,22 @@ def check_map(block: Block) -> None:
         assert (ROOT / name).exists() or Path(name).name in modules, name
 
 
+def check_table(block: Block) -> None:
+    """Check that a table made by hand has the columns that the service makes."""
+    columns = re.findall(r"(\w+ (?:integer|text)[^,)]*)", CREATE_TABLE)
+    assert len(columns) == 3
+    assert f"({', '.join(columns)})" in block.text
+
+
 BLOCKS: dict[str, Callable[[Block], None]] = {
     "console": lambda _: None,  # test_commands
     "python app.py": lambda _: None,  # test_guide
     "python test_append.py": lambda _: None,  # test_readme_test
     "ini": check_unit,
     "nginx": lambda _: None,  # needs nginx
+    "haproxy": lambda _: None,  # needs HAProxy
+    "conf": lambda _: None,  # a setting of PostgreSQL's
+    "sql": check_table,  # test_privileges shows that the grants suffice
     "": check_map,
 }
 

@@ -1,6 +1,6 @@
 """From a database URL to the store that it names."""
 
-from wizards.storage.base import StorageError, Store
+from wizards.storage.base import StorageError, Store, first_line
 from wizards.storage.sqlite import SQLiteStore
 
 DRIVER = "psycopg[binary]>=3.3,<3.4"  # what the package's extra asks for
@@ -30,5 +30,7 @@ def _postgresql(url: str) -> Store:
     try:
         from wizards.storage.postgresql import PostgreSQLStore  # noqa: PLC0415  # an extra: it may be missing
     except ImportError as error:
-        raise StorageError(f"PostgreSQL needs a driver: pip install '{DRIVER}' ({error})") from None
+        raise StorageError(
+            f"PostgreSQL needs a driver: pip install '{DRIVER}' ({first_line(error)})"
+        ) from None
     return PostgreSQLStore(url)
