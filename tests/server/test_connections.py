@@ -2,14 +2,21 @@
 
 import asyncio
 import random
+import socket
 import sqlite3
+import ssl
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
+from hypercorn.config import Config
 
-from support.connections import Application, make
+from support.connections import Application, make, settle
+from support.http2_frames import BAD_GET, GET, PREFACE, SETTINGS, frame
 from support.servers import Server
 from wizards.server.connections import Connection
+from wizards.server.http2 import HTTP2Protocol
+from wizards.server.shutdown import ServerContext
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -32,9 +39,11 @@ async def test_request_at_the_end_of_the_idle_time(first: str) -> None:
     assert len(app.requests) or first == "timeout"
 
 
-@pytest.mark.parametrize("sent", [b"", REQUEST[:9], REQUEST])
-async def test_idle_connection_is_closed(sent: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", REQUEST[:9], REQUEST, PREFACE, PREFACE + frame(1, 1, 1, GET)])
+async def test_idle_connection_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """With nothing, half a head or an answered request a connection is closed when idle for too long."""
+    monkeypatch.setattr("hypercorn.protocol.H2Protocol", HTTP2Protocol)
+    monkeypatch.setattr("wizards.server.connections.GOAWAY_LINGER_SECONDS", 0.01)
     connection = make(Connection, Application(), keep_alive_timeout=0.01)
     connection.reader.feed_data(sent)
     async with asyncio.timeout(10):
@@ -58,6 +67,72 @@ async def test_idle_time_begins_again_with_each_answer() -> None:
     connection.reader.feed_eof()
     await running
     assert timer.cancelled()
+
+
+async def test_connection_ends_when_its_client_closes() -> None:
+    """A connection does not wait for its idle time when its client has closed it."""
+    connection = make(Connection, Application(), keep_alive_timeout=600)
+    connection.reader.feed_data(REQUEST)
+    connection.reader.feed_eof()
+    async with asyncio.timeout(10):
+        await connection.run()
+    assert connection.writer.sent.endswith(b"ok")
+    assert connection.context.connections == set()
+
+
+async def test_failing_connection_ends_alone() -> None:
+    """What Hypercorn fails at in a connection ends it, and raises nothing."""
+    connection = make(Connection, Application())
+    connection.reader.feed_data(PREFACE + SETTINGS + frame(1, 5, 1, BAD_GET))
+    async with asyncio.timeout(10):
+        await connection.run()
+    assert connection.writer.is_closing()
+
+
+async def test_client_that_sends_on_while_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of TLS while a connection is closed raises nothing."""
+    connection = make(Connection, Application())
+    monkeypatch.setattr(connection.writer, "wait_closed", AsyncMock(side_effect=ssl.SSLError()))
+    connection.reader.feed_eof()
+    await connection.run()
+
+
+async def test_client_of_http2_is_told_before_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle client of HTTP/2 gets GOAWAY, and may close by itself; what it sends then is not begun."""
+    monkeypatch.setattr("hypercorn.protocol.H2Protocol", HTTP2Protocol)
+    app = Application()
+    connection = make(Connection, app)
+    running = asyncio.create_task(connection.run())
+    connection.reader.feed_data(PREFACE + SETTINGS)
+    await settle()
+    connection.expire()
+    await settle()
+    assert connection.writer.sent.endswith(frame(7, 0, 0, bytes(8)))
+    assert not connection.writer.is_closing()
+    connection.reader.feed_data(frame(1, 5, 1, GET))
+    connection.reader.feed_eof()
+    await running
+    assert app.requests == []
+
+
+async def test_drain() -> None:
+    """A drain accepts the queue, refuses new connections, and ends when no request has come for a while."""
+    context, accepted = ServerContext(None, Config()), asyncio.Event()
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await context.mark_request()
+        accepted.set()
+        writer.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = await asyncio.start_server(accept, sock=listener)
+    with socket.create_connection(("127.0.0.1", port)):
+        await context.drain([server], [listener], is_worker=False)
+    assert accepted.is_set()
+    assert context.is_draining
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
 
 
 async def append_late(port: int, name: str, delay: float) -> bool:

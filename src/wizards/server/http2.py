@@ -12,7 +12,7 @@ from h2.events import DataReceived, PriorityUpdated, RemoteSettingsChanged, Requ
 from h2.events import Event as H2Event
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import Body
 from hypercorn.protocol.events import Event as StreamEvent
@@ -75,6 +75,12 @@ class HTTP2Protocol(h2.H2Protocol):
         self.connection.encoder = Encoder()
         self.connection.decoder.max_header_list_size = self.config.h2_max_header_list_size
         self.connection._closed_streams._size_limit = MAX_CLOSED_STREAMS  # type: ignore[attr-defined]  # noqa: SLF001
+
+    async def initiate(self, headers: Any = None, settings: bytes | None = None) -> None:
+        """Begin the connection, after a request for an upgrade with these headers, or idle."""
+        await super().initiate(headers, settings)
+        if headers is None:  # Hypercorn took the preface for a request that is under way
+            await self.send(Updated(idle=True))
 
     async def send_goaway(self) -> None:
         """Tell the client that no more of its requests will be taken (RFC 9113, section 6.8)."""

@@ -91,15 +91,18 @@ class ServerContext(WorkerContext):
             await asyncio.sleep(0.01)
         while loop.time() < latest and any(map(_has_pending_connections, own)):  # noqa: ASYNC110
             await asyncio.sleep(0)  # meanwhile the server accepts them
+        for server in servers:
+            for listener in server.sockets:
+                loop.remove_reader(listener)  # closed, the server would fail at connections just accepted
         for listener in own:
             with suppress(OSError):  # another worker has done so
                 listener.shutdown(socket.SHUT_RDWR)
-        for server in servers:
-            server.close()
         seen = -1
         while seen != self._seen and loop.time() < latest:
             seen = self._seen
             await asyncio.sleep(DRAIN_IDLE_SECONDS)
+            for server in servers:  # uvloop has no readers, and accepts until then
+                server.close()
 
     def _end_connections(self) -> None:
         for connection in self.connections:
