@@ -22,8 +22,8 @@ dev: $(VENV)/installed  ## serve with debug pages and hot reload
 	@$(END_WITH_TERMINAL) exec $(VENV)/bin/quart --app asgi --debug run --port 8000 $(ARGS)
 
 test: $(VENV)/developing  ## run every test; a test that lacks a program is skipped with the reason
-	@echo "Each line is a file of tests, each dot a test, some of a minute. On two fast cores this takes five"
-	@echo "minutes, on a slow machine fifteen: the tests start and stop hundreds of servers."
+	@echo "The tests start and stop hundreds of servers: this takes five minutes on two fast cores, fifteen on"
+	@echo "a slow machine. Each line is a file of tests and each dot a test; a few of them take a minute."
 	$(VENV)/bin/pytest $(ARGS)
 
 lint: $(VENV)/developing  ## check format, style, types and spelling
