@@ -10,6 +10,7 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.events import Closed, RawData
 
+from wizards.server import http1
 from wizards.server.shutdown import ServerContext
 
 logger = logging.getLogger(__name__)
@@ -123,13 +124,14 @@ class Connection(TCPServer):
         self._task_group.spawn(self._initiate_server_close)
 
     async def _read_data(self) -> None:
-        try:
-            while not self.reader.at_eof() and (data := await self._read()) is not None:
-                await self.protocol.handle(RawData(data))
-        except Exception:
-            await self.protocol.handle(Closed())  # wake the tasks that wait for this client, so that they end
-            raise
-        await self.protocol.handle(Closed())
+        async with http1.short_cut(self):
+            try:
+                while not self.reader.at_eof() and (data := await self._read()) is not None:
+                    await self.protocol.handle(RawData(data))
+            except Exception:
+                await self.protocol.handle(Closed())  # wake the tasks that wait for this client
+                raise
+            await self.protocol.handle(Closed())
         self.idle_task.end()
 
     async def _read(self) -> bytes | None:

@@ -43,7 +43,7 @@ HOOK = Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec1
 PATCHES = (
     Patch("asyncio.run", "raise_shutdown", "patches.make_raise_shutdown", "f2355944a6d5", ("worker_serve",)),
     Patch("asyncio.run", "TCPServer", "connections.Connection", "3bfa72b31950"),
-    Patch("protocol", "H11Protocol", "upgrades.HTTP1Protocol", "b32a61e0a8ca"),
+    Patch("protocol", "H11Protocol", "http1.ShortCutProtocol", "8c439a4dfcf0", ("h11", "http_stream")),
     Patch("protocol", "H2Protocol", "http2.HTTP2Protocol", "7257f8bafcca"),
     Patch("protocol.h2", "StreamBuffer", "http2.StreamBuffer", "bc347b7c7806"),
     Patch("protocol.h11", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
