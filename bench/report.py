@@ -14,7 +14,7 @@ from typing import Any
 from .measure import Bench, Cell
 from .memory import Footprint
 from .promises import PROMISES, Promise
-from .services import FLASK, FLASK_SQLITE, FLOOR, Contender
+from .services import ASGI_SERVERS, FLASK, FLASK_SQLITE, FLOOR, Contender
 
 PACKAGES = (
     *("wizards", "quart", "flask", "fastapi", "starlette", "blacksheep"),
@@ -126,7 +126,9 @@ class Results:
 
 
 def _promise_row(promise: Promise, found: float) -> str:
-    rival = promise.reference.name
+    reference = promise.reference
+    is_elsewhere = reference.server in ASGI_SERVERS and reference.server != promise.ours.server
+    rival = str(reference) if is_elsewhere else reference.name
     if promise.reference_workload != promise.workload:
         rival += f" on `{promise.reference_workload}`"
     # Three digits, because two would round 0.998 up to a promise of 1.
