@@ -48,7 +48,7 @@ HEADS: dict[str, list[Any]] = {
 BEFORE = ["wait", "receive", "listen", "fail", "cancel"]
 STATUSES = ["304", "204", "404", "99", "1000", "200"]
 BODIES = ["big", "long", "short", "parts", "empty", "omit", "upper", "start", "pause", "restart", "text-body"]
-AFTER = ["again", "background", "late", "trailers"]
+AFTER = ["again", "background", "late", "trailers", "iterator"]
 
 
 class Application:
@@ -74,6 +74,8 @@ class Application:
             headers += HEADS[word]
         statuses = [int(word) for word in STATUSES if word in words] or [200]
         start = {"type": "http.response.start", "status": statuses[0], "headers": headers}
+        if "iterator" in words:
+            start["headers"] = iter(headers)
         await send(start | ({"trailers": True} if "trailers" in words else {}))
         if "start" in words:
             raise RuntimeError

@@ -1,7 +1,7 @@
-"""Heads of HTTP/1.1 messages that h11 need not parse or write again.
+"""Heads of HTTP/1.1 messages that h11 need not parse or check again.
 
-Clients repeat their header blocks (all bytes after the request line), applications the lines of their heads.
-Both are kept in bounded numbers, and only after h11 itself has found them valid.
+Clients repeat the header blocks of their requests (all bytes after the request line), and applications the
+heads of their responses. Some of them are kept, after h11 has found them valid.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import Any
 
 import h11
 from hypercorn.config import Config
+from hypercorn.utils import build_and_validate_headers
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -23,12 +24,12 @@ UNLEARNED = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"ex
 # What clients can make each server keep: at the worst 4 MiB.
 MAX_BLOCKS, MAX_BLOCK_LENGTH, MAX_HEADERS = 256, 4096, 64
 
-# Headers of a response that h11 has to see: they say where it ends, or whether the connection does.
-FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"host"})
+# Headers of a response that h11 has to see: they say how it ends, or that the connection does.
+FRAMING = frozenset({b"transfer-encoding", b"connection", b"host"})
 NO_BODY = frozenset({204, 304})
 
-# What applications can make a process keep: at the most 1 MiB.
-MAX_LINES, MAX_LINE_LENGTH = 1024, 512
+# What an application can make a process keep: at the worst 4 MiB.
+MAX_HEADS, MAX_HEAD_LENGTH = 256, 4096
 
 
 def learn(blocks: dict[bytes, Headers], block: bytes, request: h11.Request, *, as_sent: bool) -> None:
@@ -47,32 +48,22 @@ def learn(blocks: dict[bytes, Headers], block: bytes, request: h11.Request, *, a
 def write_head(response: Any, config: Config) -> tuple[bytes, int]:
     """Return the head of a response as h11 writes it, and the length of its body.
 
-    Raises what h11 raises if it is invalid, and ValueError if h11 has to write it.
+    Raises what h11 raises if it is invalid, and ValueError or TypeError if h11 has to write it.
     """
-    status, length, lines = response["status"], None, []
-    for name, value in response["headers"]:
-        lines.append(_line(name, value))
-        if name == b"content-length":
-            if length is not None:
-                raise ValueError(length)
-            length = int(value)
-    if status in NO_BODY:
-        length = 0
-    if length is None or not 200 <= status < 1000 or response.get("trailers", False):
-        raise ValueError(status)
-    return b"".join((b"HTTP/1.1 %d \r\n" % status, *lines, _end(config, int(time())))), length
+    headers = response["headers"]
+    if not isinstance(headers, list) or response.get("trailers", False):  # an iterator would be used up
+        raise ValueError(headers)
+    return _write(response["status"], tuple(headers), config, int(time()))
 
 
-@lru_cache(MAX_LINES)
-def _line(name: bytes, value: bytes) -> bytes:
-    is_length = name == b"content-length"
-    name, value = bytes(name).strip(), bytes(value).strip()
-    if (name.lower() in FRAMING and not is_length) or len(name) + len(value) > MAX_LINE_LENGTH:
-        raise ValueError(name)  # which keeps it out of the cache
-    h11.Response(status_code=200, headers=[(name, value)])  # raises if they are invalid
-    return b"%b: %b\r\n" % (name, value)
-
-
-@lru_cache(16)
-def _end(config: Config, second: int) -> bytes:  # noqa: ARG001  # for how long a date is right
-    return b"".join(_line(name, value) for name, value in config.response_headers("h11")) + b"\r\n"
+@lru_cache(MAX_HEADS)
+def _write(status: int, headers: Any, config: Config, second: int) -> tuple[bytes, int]:  # noqa: ARG001
+    # Within one second the date is the same.
+    added = config.response_headers("h11")
+    response = h11.Response(status_code=status, headers=[*build_and_validate_headers(headers), *added])
+    lengths = [int(value) for name, value in response.headers if name == b"content-length"]
+    lines = b"".join(b"%b: %b\r\n" % header for header in response.headers.raw_items())
+    is_framed = not FRAMING.isdisjoint(name for name, _ in response.headers)
+    if is_framed or len(lines) > MAX_HEAD_LENGTH or not (lengths or status in NO_BODY):
+        raise ValueError(lines)
+    return b"HTTP/1.1 %d \r\n%b\r\n" % (status, lines), 0 if status in NO_BODY else lengths[0]

@@ -12,7 +12,7 @@ specification demands, and both are written at once.
 
 What it may never change: a byte that is sent, what the application is told, what is logged and counted. So it
 handles only the usual case. If anything else happens before the response is complete, it hands the request
-over to Hypercorn, at whatever point it has reached (`KnownRequest.hand_over`): h11 parses the request after
+over to Hypercorn, at whatever point it has reached (`KnownStream.hand_over`): h11 parses the request after
 all, and is told how much of the response has been sent. Causes: the client leaves or sends more, the server
 stops, the application fails, the head of the response concerns the connection or would be refused by h11, the
 body has not the length that the head says. If the time of a read is limited, there is no short cut.
@@ -30,18 +30,17 @@ from weakref import WeakKeyDictionary
 import h11
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol import h11 as hypercorn_h11
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.utils import UnexpectedMessageError, suppress_body, valid_server_name
+from hypercorn.protocol.h11 import STREAM_ID
+from hypercorn.protocol.http_stream import ASGIHTTPState
+from hypercorn.utils import suppress_body, valid_server_name
 
 from wizards.server.heads import REQUEST_LINE, Headers, learn, write_head
 from wizards.server.shutdown import ServerContext
+from wizards.server.streams import HTTPStream
 from wizards.server.upgrades import HTTP1Protocol
 
 if TYPE_CHECKING:
     from wizards.server.connections import Connection
-
-DISCONNECT = {"type": "http.disconnect"}
 
 _blocks: WeakKeyDictionary[ServerContext, dict[bytes, Headers]] = WeakKeyDictionary()
 
@@ -68,14 +67,14 @@ class ShortCutProtocol(HTTP1Protocol):
         super().__init__(*args)
         self.tcp: Connection
         self._feed: Callable[[bytes], None]
-        self.known: KnownRequest | None = None  # under way, and h11 has not heard of it
-        self.tasks: dict[KnownRequest, asyncio.Task[None]] = {}
+        self.known: KnownStream | None = None  # under way, and h11 has not heard of it
+        self.tasks: dict[KnownStream, asyncio.Task[None]] = {}
         self._blocks = _blocks.setdefault(self.context, {})
         self._block = b""  # of the request that h11 is about to parse, if it may be learned
         self._is_reading = False  # bytes are on their way to h11
         self._is_clean = False  # h11 waits for a request, and has read nothing since that was seen
 
-    def attach(self, connection: "Connection") -> dict["KnownRequest", asyncio.Task[None]]:
+    def attach(self, connection: "Connection") -> dict["KnownStream", asyncio.Task[None]]:
         """See what arrives before the connection's reader does; return the running requests."""
         self.tcp = connection
         if isinstance(self.app, ASGIWrapper) and self.config.read_timeout is None:
@@ -122,56 +121,56 @@ class ShortCutProtocol(HTTP1Protocol):
         if self._is_clean:
             self.tcp.idle_task.mark_busy()
             self.keep_alive_requests += 1
-            self.known = KnownRequest(self, data, line, headers)
+            self.known = KnownStream(self, data, line, headers)
             self.tasks[self.known] = self.tcp.loop.create_task(self.known.run())
         return self._is_clean
 
 
-class KnownRequest:
-    """A request with a learned header block, served as Hypercorn's HTTPStream would serve it."""
+class KnownStream(HTTPStream):
+    """A request with a learned header block, and its response."""
 
     def __init__(
-        self, protocol: ShortCutProtocol, data: bytes, line: re.Match[bytes], headers: Headers
+        self, protocol: "ShortCutProtocol", data: bytes, line: re.Match[bytes], headers: Headers
     ) -> None:
+        p = self._protocol = protocol
+        about: tuple[Any, ...] = p.app, p.config, p.context, p.task_group, p.ssl, p.client, p.server
+        about += p.stream_send, STREAM_ID
+        super().__init__(*about)
         method, path, query = line.groups()
-        self._protocol = protocol
-        self._data = data
-        self._begin = time()
-        self._scope: Any = {
+        self.start_time = time()
+        self.scope = {
             "type": "http",
             "http_version": "1.1",
             "asgi": {"spec_version": "2.1", "version": "3.0"},
             "method": method.decode(),
-            "scheme": "https" if protocol.ssl else "http",
+            "scheme": self.scheme,
             "path": unquote(path.decode()),
             "raw_path": path,
             "query_string": query or b"",
-            "root_path": protocol.config.root_path,
+            "root_path": self.config.root_path,
             "headers": headers.copy(),
-            "client": protocol.client,
-            "server": protocol.server,
-            "state": protocol.connection_state.copy(),
+            "client": self.client,
+            "server": self.server,
+            "state": p.connection_state.copy(),  # type: ignore[typeddict-item]
             "extensions": {},
         }
-        self._state = ASGIHTTPState.REQUEST
-        self._response: Any = None
+        self.app_put = self._tell
+        self._data = data
         self._head = b""  # held until the body begins
         self._length = self._sent = 0  # of the body
-        self._is_over = False
         self._messages: asyncio.Queue[Any] | None = None  # for the application, once it asks
-        self._stream: HTTPStream | None = None  # Hypercorn's, once the request is handed over
 
     async def run(self) -> None:
         """Let the application answer. Its failure is logged, and ends as much as it does in Hypercorn."""
-        config, app = self._protocol.config, self._protocol.app.app  # type: ignore[attr-defined]
+        app = self.app.app  # type: ignore[attr-defined]  # an ASGIWrapper's
         try:
-            await self._protocol.context.mark_request()
+            await self.context.mark_request()
             try:
-                await app(self._scope, self.receive, self.send)
+                await app(self.scope, self.receive, self.app_send)
             except Exception:  # noqa: BLE001
-                await config.log.exception("Error in ASGI Framework")
+                await self.config.log.exception("Error in ASGI Framework")
             finally:
-                await self.send(None)
+                await self.app_send(None)
         except Exception:  # noqa: BLE001  # h11 sends no more on this connection
             self._protocol.tcp.writer.close()
         finally:
@@ -182,95 +181,79 @@ class KnownRequest:
         if self._messages is None:
             self._messages = asyncio.Queue()
             self._messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
-            if self._is_over:
-                self._messages.put_nowait(DISCONNECT.copy())
+            if self.closed:
+                self._messages.put_nowait({"type": "http.disconnect"})
         return await self._messages.get()
 
-    async def send(self, message: Any) -> None:
+    async def app_send(self, message: Any) -> None:
         """Send a message of the response, or note with None that the application has ended."""
-        if self._stream is not None:
-            await self._stream.app_send(message)
-        elif self._state is ASGIHTTPState.CLOSED:
-            if message is not None:
-                raise UnexpectedMessageError(self._state, message["type"])
+        if self._protocol.known is not self:  # complete, or handed over
+            await super().app_send(message)
         elif message is None or not (self._starts(message) or await self._continues(message)):
-            await self.hand_over().app_send(message)
+            self.hand_over()
+            await super().app_send(message)
 
-    def hand_over(self) -> HTTPStream:
-        """Let Hypercorn go on from here; return the stream to which the application sends from now on."""
+    def hand_over(self) -> None:
+        """Let Hypercorn go on from here."""
         protocol, connection = self._protocol, cast(h11.Connection, self._protocol.connection)
-        about: tuple[Any, ...] = (
-            protocol.app,
-            protocol.config,
-            protocol.context,
-            protocol.task_group,
-            protocol.ssl,
-        )
-        about += protocol.client, protocol.server, protocol.stream_send, hypercorn_h11.STREAM_ID
-        stream: HTTPStream = hypercorn_h11.HTTPStream(*about)  # type: ignore[attr-defined]  # with our patches
-        stream.scope, stream.start_time, stream.app_put = self._scope, self._begin, self._tell
+        protocol.known, protocol.stream = None, self
         connection.receive_data(self._data)
         connection.next_event()  # Request
         connection.next_event()  # EndOfMessage
-        if self._state is ASGIHTTPState.RESPONSE:
-            stream.state, stream.response = self._state, self._response
-            status, length = int(self._response["status"]), str(self._length)
-            connection.send(h11.Response(status_code=status, headers=[("content-length", length)]))
+        if self.state is ASGIHTTPState.RESPONSE:
+            length = [("content-length", str(self._length))]
+            connection.send(h11.Response(status_code=int(self.response["status"]), headers=length))
             sent = cast(bytes, range(self._sent))  # h11 asks nothing but its length
             connection.send_with_data_passthrough(h11.Data(data=sent))
             protocol.tcp.writer.write(self._head)
-        protocol.known, protocol.stream, self._stream = None, stream, stream
-        return stream
 
     def _starts(self, message: Any) -> bool:
-        is_expected = message["type"] == "http.response.start" and self._state is ASGIHTTPState.REQUEST
+        is_expected = message["type"] == "http.response.start" and self.state is ASGIHTTPState.REQUEST
         if not is_expected or self._protocol.context.is_draining:
             return False
         try:
-            self._head, self._length = write_head(message, self._protocol.config)
+            self._head, self._length = write_head(message, self.config)
         except Exception:  # noqa: BLE001  # Hypercorn raises it, too
             return False
-        self._state, self._response = ASGIHTTPState.RESPONSE, message
-        if self._scope["method"] == "HEAD":
+        self.state, self.response = ASGIHTTPState.RESPONSE, message
+        self._is_bodyless = suppress_body(self.scope["method"], message["status"])
+        if self._is_bodyless:
             self._length = 0
         return True
 
     async def _continues(self, message: Any) -> bool:
-        if message["type"] != "http.response.body" or self._state is not ASGIHTTPState.RESPONSE:
+        if message["type"] != "http.response.body" or self.state is not ASGIHTTPState.RESPONSE:
             return False
-        body = bytes(message.get("body", b""))
-        if suppress_body(self._scope["method"], self._response["status"]):
-            body = b""
+        body = b"" if self._is_bodyless else bytes(message.get("body", b""))
         is_last = not message.get("more_body", False)
         end = self._sent + len(body)
         fits = end == self._length if is_last else end <= self._length
-        if not fits or self._protocol.context.terminated.is_set():
+        if not fits or self.context.terminated.is_set():
             return False
         data, self._head, self._sent = self._head + body, b"", end
-        await self._write(data)
-        if is_last and self._stream is not None:  # handed over while it was written
-            await self._stream.app_send({"type": "http.response.body", "body": b"", "more_body": False})
-        elif is_last:
+        transport = self._protocol.tcp.writer.transport
+        transport.write(data)
+        if transport.get_write_buffer_size() or transport.is_closing():
+            await self._drain()
+        if is_last and self._protocol.known is self:
             await self._complete()
+        elif is_last:  # handed over while it was written
+            await super().app_send({"type": "http.response.body", "body": b"", "more_body": False})
         return True
 
-    async def _write(self, data: bytes) -> None:
-        writer = self._protocol.tcp.writer
+    async def _drain(self) -> None:
         try:
-            writer.write(data)
-            if writer.transport.get_write_buffer_size() or writer.transport.is_closing():
-                await writer.drain()
-        except (ConnectionError, RuntimeError):
+            await self._protocol.tcp.writer.drain()
+        except (ConnectionError, RuntimeError):  # as Hypercorn has it
             await self._protocol.handle(Closed())
 
     async def _complete(self) -> None:
-        protocol = self._protocol
-        self._state, protocol.known = ASGIHTTPState.CLOSED, None
-        protocol.tcp.idle_task.mark_idle()
-        await protocol.config.log.access(self._scope, self._response, time() - self._begin)
-        await self._tell(DISCONNECT.copy())
+        self.state, self.closed = ASGIHTTPState.CLOSED, True
+        self._protocol.known = None
+        self._protocol.tcp.idle_task.mark_idle()
+        await self.config.log.access(self.scope, self.response, time() - self.start_time)
+        await self._tell({"type": "http.disconnect"})
 
     async def _tell(self, message: Any) -> None:
-        self._is_over = True
         if self._messages is not None:
             self._messages.put_nowait(message)
