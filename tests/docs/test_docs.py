@@ -257,7 +257,7 @@ def restores_postgresql(command: Command, place: Place) -> None:
     place.postgresql.execute("CREATE TABLE wizards AS SELECT 'Draco' AS name", name)
     line = command.line.replace("postgresql://merlin@db/wizards", url)
     assert url in line
-    words = [find_programs() / "psql", *shlex.split(line)[1:]]
+    words = [str(find_programs() / "psql"), *shlex.split(line)[1:]]
     subprocess.run(words, cwd=place.folder, check=True, capture_output=True)
     assert place.postgresql.execute("SELECT name FROM wizards", name) == "Luna"
 
