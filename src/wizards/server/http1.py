@@ -47,12 +47,12 @@ _blocks: WeakKeyDictionary[ServerContext, dict[bytes, Headers]] = WeakKeyDiction
 
 @asynccontextmanager
 async def short_cut(connection: "Connection") -> AsyncGenerator[None]:
-    """Let a connection take the short cut, then wait for its application, which a cancellation cancels."""
+    """Let a connection take the short cut, then wait for its tasks; an exception cancels them."""
     protocol = connection.protocol.protocol
     tasks = protocol.attach(connection) if isinstance(protocol, ShortCutProtocol) else {}
     try:
         yield
-    except asyncio.CancelledError:
+    except BaseException:
         for task in tasks.values():
             task.cancel()
         raise
