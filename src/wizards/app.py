@@ -41,7 +41,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         app.logger.setLevel(logging.INFO)
     app.logger.addFilter(_is_no_start_error)
     roster = Roster(store, max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
-    server = HypercornServer(app.config["LOG_FORMAT"], roster.gauges)
+    server = HypercornServer(app.config["LOG_FORMAT"], lambda: feed.gauges())  # noqa: PLW0108  # made later
     feed = Feed(roster, poll_seconds=store.poll_seconds, is_shutting_down=server.is_shutting_down)
     app.extensions["wizards"] = SharedList(
         roster,

@@ -187,7 +187,7 @@ def logs(command: Command, place: Place) -> None:
 
 STATUS = "wizards.hypercorn.request.status.200"
 STATSD = {STATUS, "wizards.hypercorn.requests", "wizards.hypercorn.request.duration"}
-STATSD |= {f"wizards.{name}" for name in create_app().extensions["wizards"].roster.gauges()}
+STATSD |= {f"wizards.{name}" for name in create_app().extensions["wizards"].feed.gauges()}
 
 
 def without_bind(line: str) -> str:

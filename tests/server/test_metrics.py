@@ -22,8 +22,9 @@ def test_gauges_reach_statsd(tmp_path: Path, workers: int) -> None:
                 b"w.requests.waiting:0|g",
                 b"w.exchanges:0|g",
             ]
-            httpx.get(f"{server.base_url}/wizards?name=Luna").raise_for_status()
-            changed = {b"w.list.length:4|g", b"w.exchanges:1|g"}
-            while changed:
-                changed.discard(statsd.recv(99))
+            url, headers = f"{server.base_url}/wizards?name=Luna", {"Accept": "text/event-stream"}
+            with httpx.stream("GET", url, headers=headers):
+                changed = {b"w.list.length:4|g", b"w.exchanges:1|g", b"w.followers:1|g"}
+                while changed:
+                    changed.discard(statsd.recv(99))
             assert server.stop() == 0

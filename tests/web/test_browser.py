@@ -1,4 +1,4 @@
-"""A real browser shows names as text, and pages of other sites cannot append."""
+"""A real browser shows names as text, follows the list, and pages of other sites cannot append."""
 
 from __future__ import annotations
 
@@ -236,3 +236,29 @@ async def test_other_routes(page: Page, server: Server) -> None:
     await page.goto(f"{server.base_url}/api/wizards")
     assert json.loads(await page.inner_text("body")) == GRYFFINDORS
     assert recorder.events == []
+
+
+COLLECT = """url => {
+    window.got = [];
+    window.source = new EventSource(url);
+    source.onmessage = event => got.push([event.lastEventId, JSON.parse(event.data).name]);
+}"""
+
+
+async def test_follower_comes_back(page: Page, tmp_path: Path) -> None:
+    """An EventSource reconnects after a stop and a kill of the server, and misses and doubles nothing."""
+    await page.route("**/page", lambda route: route.fulfill(body="<p>", content_type="text/html"))
+    with Server(tmp_path, f"sqlite:///{tmp_path}/w.db") as server:
+        await page.goto(f"{server.base_url}/page")
+        await page.evaluate(COLLECT, "/wizards?name=Luna")
+        await page.wait_for_function("got.length == 4")
+        for name, end in (("Ginny", server.stop), ("Cho", server.kill)):
+            await append(page, server, [name])
+            await page.wait_for_function("name => got.at(-1)[1] == name", arg=name)
+            end()
+            server.start()
+            await append(page, server, [f"after {name}"])
+            await page.wait_for_function("name => got.at(-1)[1] == name", arg=f"after {name}")
+        names = [*FIRST_WIZARDS, "Luna", "Ginny", "after Ginny", "Cho", "after Cho"]
+        assert await page.evaluate("got") == [[str(at), name] for at, name in enumerate(names, 1)]
+        await page.evaluate("source.close()")

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import pytest
 from httpx_sse import EventSource, aconnect_sse
 
-from support.browser import open_chromium
 from support.clients import fresh_client
 from support.events import parse_events
 from support.servers import Server
@@ -202,32 +201,3 @@ async def test_killed_servers(url: str, tmp_path: Path) -> None:
         assert server.stop() == 0
         await following
     assert got == list(enumerate(names, 1))
-
-
-COLLECT = """url => {
-    window.got = [];
-    window.source = new EventSource(url);
-    source.onmessage = event => got.push([event.lastEventId, JSON.parse(event.data).name]);
-}"""
-
-
-async def test_browser_comes_back(server: Server) -> None:
-    """A browser's EventSource reconnects after a stop and after a kill, and misses and doubles nothing."""
-    async with open_chromium() as browser, await browser.new_context() as context:
-        page = await context.new_page()
-        await page.route("**/page", lambda route: route.fulfill(body="<p>", content_type="text/html"))
-        await page.goto(f"{server.base_url}/page")
-        await page.evaluate(COLLECT, "/wizards?name=Luna")
-        await page.wait_for_function("got.length == 4")
-        for name, end in (("Ginny", server.stop), ("Cho", server.kill), ("Dean", lambda: None)):
-            await append(server.base_url, name)
-            await page.wait_for_function("name => got.at(-1)[1] == name", arg=name)
-            await asyncio.to_thread(end)
-            if name != "Dean":
-                server.start()
-                await append(server.base_url, f"after {name}")
-                await page.wait_for_function("name => got.at(-1)[1] == name", arg=f"after {name}")
-        names = [*FIRST_WIZARDS, "Luna", "Ginny", "after Ginny", "Cho", "after Cho", "Dean"]
-        expected = [[str(position), name] for position, name in enumerate(names, 1)]
-        assert await page.evaluate("got") == expected
-        await page.evaluate("source.close()")

@@ -17,7 +17,7 @@ READY = re.compile(r"Started worker-\d|Application startup complete")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("server", ["uvicorn", "granian --interface asgi"])
 def test_serves_and_stops(tmp_path: Path, server: str, workers: int) -> None:
-    """The server appends, shows the append and exits at SIGTERM without a traceback."""
+    """The server appends, shows the append, lets a client follow and exits at SIGTERM without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = f"{server} --port {port} --workers {workers} asgi:app"
@@ -29,6 +29,10 @@ def test_serves_and_stops(tmp_path: Path, server: str, workers: int) -> None:
             for name in ("Luna", "G%69nny"):
                 assert client.get(f"/wizards?name={name}").status_code == 200
             assert client.get("/wizards").text.count("Luna") == 1
+            with client.stream(
+                "GET", "/wizards?name=Cho", headers={"Accept": "text/event-stream"}
+            ) as response:
+                assert any('{"name":"Cho"}' in line for line in response.iter_lines())
         process.send_signal(signal.SIGTERM)
         output = process.communicate(timeout=20)[0]
     assert "Traceback" not in output

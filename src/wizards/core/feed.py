@@ -36,6 +36,10 @@ class Feed:
         self._waiting: list[asyncio.Future[bool]] = []
         self._watcher: asyncio.Task[None] | None = None
 
+    def gauges(self) -> dict[str, int]:
+        """Return the roster's figures for an operator, and how many followers there are."""
+        return {**self._roster.gauges(), "followers": self.followers}
+
     async def follow(self, position: int) -> AsyncGenerator[bytes]:
         """Yield the events behind `position`, which the list has reached; then new ones and heartbeats.
 
