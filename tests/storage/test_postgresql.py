@@ -60,6 +60,23 @@ async def test_read_is_repeated_on_a_fresh_connection(postgresql: PostgreSQL) ->
         await store.close()
 
 
+async def test_wait_for_a_table_lock_is_bounded(postgresql: PostgreSQL) -> None:
+    """An exchange gives a locked table up within its time, and leaves no session that waits on."""
+    url = postgresql.new_database()
+    store = make_store(url)
+    await store.open()
+    last = (await store.read(START))[-1]
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE wizards IN ACCESS EXCLUSIVE MODE")
+        exchanges = store.read(last), store.append(["Luna"], last, NO_LIMIT)
+        errors = await asyncio.gather(*exchanges, return_exceptions=True)
+        assert [type(error) for error in errors] == [psycopg.errors.LockNotAvailable] * 2
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'wizards'::regclass"
+        assert postgresql.execute(waiting, postgresql.database_of(url)) == "0"
+    assert await names_in(store) == []
+    await store.close()
+
+
 async def test_client_that_is_gone_holds_no_lock(postgresql: PostgreSQL) -> None:
     """An append whose client hears nothing any more is committed, and holds up no other."""
     url = postgresql.new_database()
@@ -70,7 +87,7 @@ async def test_client_that_is_gone_holds_no_lock(postgresql: PostgreSQL) -> None
         last = (await gone.read(START))[-1]
         proxy.drops_responses = True
         lost = asyncio.create_task(gone.append(["Luna"], last, NO_LIMIT))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(3.5):
             while await names_in(other) != ["Luna"]:
                 pass
             await append_names(other, "Ginny")

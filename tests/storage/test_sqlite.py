@@ -20,8 +20,8 @@ from wizards.storage.sqlite_thread import has_wal_reset_bug, library
 
 REMOVED = "The database has lost names; answering 503 until this process is restarted. It holds 4 wizards; "
 
-# How soon reads have to notice that a file is gone: they look once a second.
-SOON = 2
+# Seconds until reads have to notice that a file is gone. They look once a second; the machine may be busy.
+SOON = 5
 
 
 def run_script(script: str, *arguments: Path | str) -> None:

@@ -116,6 +116,7 @@ class Roster:
             await self._load()
         except BaseException:
             await self._store.close()
+            self._reset()
             raise
         return self.rendered.snapshot
 

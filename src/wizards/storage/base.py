@@ -19,8 +19,10 @@ Row = tuple[int, str, str | None]
 START: Row = (0, "", None)  # holds the place before the first row
 FIRST_WIZARDS = ("Harry", "Ron", "Hermione")
 
-# Seconds that one exchange may take: long enough for another program's transaction.
+# Seconds that one exchange may take, and how many of them it may wait for locks: long enough for another
+# program's transaction. The database ends the wait by itself, so no session of a client that left goes on.
 STORAGE_TIMEOUT = 4
+LOCK_TIMEOUT = 3
 
 # The number of names that a long list is read in at a time. Each chunk has its own timeout, and rendering one
 # needs little memory (100,000 names at once: 7 MiB that the process would not give back).

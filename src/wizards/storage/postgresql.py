@@ -9,14 +9,14 @@ import logging
 from collections.abc import Sequence
 
 from psycopg import OperationalError
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
 from wizards.storage.base import (
     CREATE_TABLE,
     FIRST_WIZARDS,
+    LOCK_TIMEOUT,
     READ_CHUNK,
     START,
-    STORAGE_TIMEOUT,
     HistoryLostError,
     Row,
     StorageError,
@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 # Any number that no other application locks: it spells "wizards". Unlike LOCK TABLE it asks for no privilege
 # and does not wait for VACUUM. Version 1.0.0 locks the table instead, which excludes the INSERT below.
 LOCK_KEY = int.from_bytes(b"wizards", "big")
+SET_TIMEOUT = f"set_config('lock_timeout', '{LOCK_TIMEOUT}s', true)"
 LOCK = f"""BEGIN ISOLATION LEVEL READ COMMITTED;
-SELECT set_config('lock_timeout', '{STORAGE_TIMEOUT - 1}s', true), pg_advisory_xact_lock({LOCK_KEY});
+SELECT {SET_TIMEOUT}, pg_advisory_xact_lock({LOCK_KEY});
 """
 
 # The last column tells how many of the table's three columns there are.
@@ -43,7 +44,7 @@ PREPARE = f"{CREATE_TABLE}; ALTER TABLE wizards ADD COLUMN IF NOT EXISTS stamp t
 
 ROWS_FROM = """SELECT position, name, stamp FROM wizards
 WHERE position >= %(position)s ORDER BY position LIMIT %(chunk)s"""
-READ = f"SELECT pg_is_in_recovery(); {ROWS_FROM}"
+READ = f"SELECT pg_is_in_recovery(), {SET_TIMEOUT}; {ROWS_FROM}"
 
 # In READ COMMITTED each statement sees what was committed when it began, so the INSERT sees the last row. It
 # appends nothing if the caller's history is not the database's. The rows are sent without the lock.
@@ -86,6 +87,8 @@ class PostgreSQLStore:
     async def read(self, after: Row) -> list[Row]:
         try:
             return await self._read(after, self._reads)
+        except LockNotAvailable:
+            raise
         except (OperationalError, HistoryLostError):
             # The connection has died, or still leads to a server that is the primary no more.
             return await self._read(after, self._reads)
@@ -101,7 +104,7 @@ class PostgreSQLStore:
             raise StorageError("the connection led to another server") from error
 
     async def _read(self, after: Row, link: Link) -> list[Row]:
-        [[(is_standby,)], found] = await link.run(READ, _bounds(after))
+        [[(is_standby, _)], found] = await link.run(READ, _bounds(after))
         if is_standby:
             raise link.refuse_standby()
         try:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wizards.storage.base import STORAGE_TIMEOUT
+from wizards.storage.base import LOCK_TIMEOUT
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class SQLiteThread:
 
 
 def _connect(file: Path | str) -> sqlite3.Connection:
-    connection: sqlite3.Connection = library.connect(file, timeout=STORAGE_TIMEOUT, isolation_level=None)
+    connection: sqlite3.Connection = library.connect(file, timeout=LOCK_TIMEOUT, isolation_level=None)
     _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous=FULL")  # in WAL mode anything less syncs at checkpoints only
     return connection
@@ -81,7 +81,7 @@ def _connect(file: Path | str) -> sqlite3.Connection:
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
     # Of several processes that switch a new file at the same moment all but one are refused at once: the
     # busy timeout does not hold for a reader that wants to become a writer.
-    latest = time.monotonic() + STORAGE_TIMEOUT
+    latest = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
