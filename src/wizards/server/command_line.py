@@ -60,7 +60,6 @@ def take_over(context: ServerContext, log_format: str) -> None:
 def finish() -> None:
     """Ignore further signals: nothing is left to be done but to end."""
     gc.unfreeze()
-    logging.getLogger("asyncio").removeFilter(logs.drop_noise)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)

@@ -102,7 +102,7 @@ class Connection(TCPServer):
 
     async def run(self) -> None:
         """Serve the connection to its end. A cancellation ends it at once."""
-        self.context.connections.add(self)
+        self.context.add(self)
         try:
             await super().run()
         except Exception as error:  # noqa: BLE001  # whatever it fails at is this connection's end alone

@@ -5,7 +5,7 @@ ASCII, a trailer, data of a request that it had refused. And it waited for datag
 """
 
 import logging
-from asyncio import QueueFull
+from asyncio import Queue, QueueFull
 from contextlib import suppress
 from typing import Any
 
@@ -27,15 +27,22 @@ logger = logging.getLogger(__name__)
 # A stream that no client reaches: GOAWAY with it asks for no more requests, and refuses none (RFC 9114, 5.2).
 LAST_STREAM = 2**62 - 4
 
+# How many datagrams may wait. Hypercorn's ten are fewer than a burst of a few clients, and the rest is lost.
+MAX_DATAGRAMS = 1024
+
 
 class UDPServer(udp_server.UDPServer):
     """A QUIC socket that ends when the server has been told to stop and its connections have ended."""
 
     context: ServerContext
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.protocol_queue = Queue(MAX_DATAGRAMS)
+
     async def run(self) -> None:
         """Serve the socket to its end. A cancellation ends it at once."""
-        self.context.connections.add(self)
+        self.context.add(self)
         try:
             await super().run()
         finally:

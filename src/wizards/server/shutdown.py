@@ -5,8 +5,8 @@ arrived but are not read yet are dropped then. So the server first drains, insid
 Hypercorn waits to be told:
 
 1. Connections in the listening sockets' queues are accepted, then the sockets are shut down.
-2. Connected clients are served and told to close (RFC 9112, section 9.6), until no request has come for
-   DRAIN_IDLE_SECONDS, at most for DRAIN_TIMEOUT.
+2. Connected clients are served and told to close (RFC 9112, section 9.6), until no handshake is under way and
+   no request has come for DRAIN_IDLE_SECONDS, at most for DRAIN_TIMEOUT.
 3. Hypercorn ends: `terminated` is set, from which moment no append begins. Idle connections are closed,
    requests under way are answered.
 4. Connections still open ABORT_TIMEOUT seconds later are aborted. Hypercorn would wait for some of them, such
@@ -74,6 +74,11 @@ class ServerContext(WorkerContext):
         self.tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps none alive
         self._seen = 0
 
+    def add(self, connection: Any) -> None:
+        """Keep a new connection, whose first request the drain awaits."""
+        self.connections.add(connection)
+        self._seen += 1
+
     async def mark_request(self) -> None:
         """Count a request, for the drain and for Hypercorn's `max_requests`."""
         self._seen += 1
@@ -98,11 +103,19 @@ class ServerContext(WorkerContext):
             with suppress(OSError):  # another worker has done so
                 listener.shutdown(socket.SHUT_RDWR)
         seen = -1
-        while seen != self._seen and loop.time() < latest:
+        while (seen != self._seen or self._shaking_hands(servers)) and loop.time() < latest:
             seen = self._seen
             await asyncio.sleep(DRAIN_IDLE_SECONDS)
             for server in servers:  # uvloop has no readers, and accepts until then
                 server.close()
+
+    def _shaking_hands(self, servers: list[asyncio.Server]) -> bool:
+        # Whether TLS clients are still on their way to a connection. asyncio has no public way to tell: up to
+        # Python 3.12 it counts its transports, later it keeps them.
+        transports = sum(
+            getattr(server, "_active_count", 0) + len(getattr(server, "_clients", ())) for server in servers
+        )
+        return transports > len(self.connections)
 
     def _end_connections(self) -> None:
         for connection in self.connections:
