@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from . import chart, memory, options, report, wrk
+from . import chart, followers, memory, options, report, wrk
 from .measure import Bench
 from .workloads import WORKLOADS
 
@@ -20,7 +20,7 @@ def main() -> int:
     if shutil.which("wrk") is None:
         sys.stderr.write(wrk.HINT)
         return 1
-    titles = [*(work.title for work in WORKLOADS), memory.TITLE]
+    titles = [*(work.title for work in WORKLOADS), memory.TITLE, followers.TITLE]
     chosen = {title for title in titles if re.search(wanted.only, title)}
     if not chosen:
         sys.stderr.write("\n".join(["bench: none of these matches:", *titles, ""]))
@@ -28,7 +28,8 @@ def main() -> int:
     with TemporaryDirectory(prefix="wizards-bench-") as folder:
         bench = Bench([work for work in WORKLOADS if work.title in chosen], Path(folder))
         bench.run(*((1, 1) if wanted.quick else (ROUNDS,)))
-        footprints = memory.measure(bench) if memory.TITLE in chosen else []
+        alone = [each for each in (memory, followers) if each.TITLE in chosen]
+        footprints = [footprint for each in alone for footprint in each.measure(bench)]
     results = report.Results(bench, footprints)
     sys.stdout.write(results.markdown())
     if not (wanted.quick or wanted.only):  # a partial run does not replace the results of a whole run

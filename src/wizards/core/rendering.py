@@ -44,9 +44,9 @@ class RenderedList:
             return
         self._html.extend("".join(map(_paragraph, names)).encode())
         # As Flask's jsonify writes it outside debug mode: ASCII only, no spaces.
-        array = json.dumps([{"name": name} for name in names], separators=(",", ":"))
+        items = json.dumps([{"name": name} for name in names], separators=(",", ":"))
         separator = "," if self.snapshot.length else ""
-        self._json.extend((separator + array[1:-1]).encode())
+        self._json.extend((separator + items[1:-1]).encode())
         self.snapshot = Snapshot(
             self.snapshot.length + len(names), self._html.snapshot(), self._json.snapshot()
         )
