@@ -1,22 +1,17 @@
 """A real nginx between followers and the server."""
 
 import asyncio
-import itertools
 import re
-import signal
 from asyncio.subprocess import PIPE
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 
 from support.events import parse_events
 from support.nginx import run_nginx
-from support.servers import ROOT, Server, run_module
-from support.stores import read_table
+from support.servers import ROOT, Server
 from support.workload import make_client, send
 from wizards.storage.base import FIRST_WIZARDS
 
@@ -24,12 +19,11 @@ DOCUMENTED = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs/operations.md").rea
 FIRST_EVENTS = list(enumerate(FIRST_WIZARDS, 1))
 
 
-def documented_blocks(*ports: int) -> str:
-    """Return the blocks of operations.md for two servers on this machine, or for one in place of both."""
-    blocks: str = DOCUMENTED[0]
-    for port in (ports * 2)[:2]:
-        blocks, servers = re.subn(r"server 10\.0\.0\.\d:8000", f"server 127.0.0.1:{port}", blocks, count=1)
-        assert servers
+def documented_blocks(port: int) -> str:
+    """Return the blocks of operations.md for one server on this machine."""
+    [blocks] = DOCUMENTED
+    blocks, servers = re.subn(r"server 10\.0\.0\.\d:8000", f"server 127.0.0.1:{port}", blocks)
+    assert servers
     return blocks.replace("listen 80;", "listen LISTEN;")
 
 
@@ -83,52 +77,3 @@ async def test_header_is_needed(tmp_path: Path) -> None:
                     await asyncio.wait_for(stream.readline(), 2)
                 await asyncio.to_thread(server.stop)
                 assert parse_events(await stream.read()) == FIRST_EVENTS
-
-
-async def append_until(is_over: asyncio.Event, socket: Path, client: int, answers: Counter[bytes]) -> None:
-    """Append names of this client one by one on one connection; count the statuses."""
-    reader, writer = await asyncio.open_unix_connection(socket)
-    for number in itertools.count():
-        if is_over.is_set():
-            break
-        target = f"/wizards?name=c{client}n{number}"
-        writer.write(f"GET {target} HTTP/1.1\r\nHost: t\r\nRange: bytes=0-0\r\n\r\n".encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"(?i)content-length: (\d+)", head)
-        assert length is not None
-        await reader.readexactly(int(length[1]))
-        answers[head.split()[1]] += 1
-    writer.close()
-
-
-async def start(stack: ExitStack, folder: Path, workers: int, port: int = 0) -> tuple[Popen[str], int]:
-    """Start a server that binds its own socket; return it and its port once all its workers listen."""
-    command = ["hypercorn", "--workers", f"{workers}", "--bind", f"127.0.0.1:{port}", "asgi:app"]
-    server = stack.enter_context(run_module(command, f"sqlite:///{folder}/w.db"))
-    assert server.stdout is not None
-    for _ in range(max(workers, 1)):
-        line = ""
-        while "Running on" not in line:
-            line = await asyncio.to_thread(server.stdout.readline)
-    return server, int(line.partition("127.0.0.1:")[2].split()[0])
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-async def test_rolling_restart(tmp_path: Path, workers: int) -> None:
-    """Behind nginx as documented two servers restart one by one: each append is answered, and made once."""
-    answers, is_over = Counter[bytes](), asyncio.Event()
-    with ExitStack() as stack:
-        servers = [await start(stack, tmp_path, workers) for _ in range(2)]
-        socket = stack.enter_context(run_nginx(tmp_path, documented_blocks(*(port for _, port in servers))))
-        async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
-            for client in range(16):
-                clients.create_task(append_until(is_over, socket, client, answers))
-            for server, port in servers:
-                server.send_signal(signal.SIGTERM)
-                assert await asyncio.to_thread(server.wait) == 0
-                await start(stack, tmp_path, workers, port)
-            is_over.set()
-    names = Counter(read_table(tmp_path / "w.db"))
-    assert answers.keys() == {b"206"}
-    assert set(names.values()) == {1}
-    assert len(names) == answers[b"206"] + len(FIRST_WIZARDS)
