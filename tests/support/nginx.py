@@ -44,7 +44,7 @@ def run_nginx(folder: Path, blocks: str) -> Iterator[Path]:
     settings.write_text(SETTINGS.format(folder=folder, blocks=blocks.replace("LISTEN", f"unix:{path}")))
     with subprocess.Popen([program, "-e", folder / "nginx.log", "-c", settings]) as process:
         latest = time.monotonic() + 30
-        while not _accepts(path):
+        while not accepts_connections(path):
             assert process.poll() is None
             assert time.monotonic() < latest
         try:
@@ -53,6 +53,7 @@ def run_nginx(folder: Path, blocks: str) -> Iterator[Path]:
             process.terminate()
 
 
-def _accepts(path: Path) -> bool:
+def accepts_connections(path: Path) -> bool:
+    """Return whether a process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
