@@ -86,13 +86,13 @@ class ShortCutProtocol(HTTP1Protocol):
         """Let h11 take what the client sends, and before that the request that it has not heard of."""
         if self.known is not None:
             self.known.hand_over()
+        self._is_reading = True
         if isinstance(event, RawData):
-            self._is_reading = True
             line = REQUEST_LINE.match(event.data) if self._waits() else None
             self._block = event.data[line.end() :] if line else b""
             await super().handle(event)
             self._is_reading = self._is_clean = False
-        else:
+        else:  # the connection is closed, so no request is taken any more
             await super().handle(event)
 
     async def _create_stream(self, request: h11.Request) -> None:
@@ -154,7 +154,6 @@ class KnownStream(HTTPStream):
             "state": p.connection_state.copy(),  # type: ignore[typeddict-item]
             "extensions": {},
         }
-        self.app_put = self._tell
         self._data = data
         self._head = b""  # held until the body begins
         self._length = self._sent = 0  # of the body
@@ -252,8 +251,9 @@ class KnownStream(HTTPStream):
         self._protocol.known = None
         self._protocol.tcp.idle_task.mark_idle()
         await self.config.log.access(self.scope, self.response, time() - self.start_time)
-        await self._tell({"type": "http.disconnect"})
+        await self.app_put({"type": "http.disconnect"})
 
-    async def _tell(self, message: Any) -> None:
+    async def app_put(self, message: Any) -> None:
+        """Let the application receive a message, if it has asked for one."""
         if self._messages is not None:
             self._messages.put_nowait(message)
