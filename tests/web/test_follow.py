@@ -72,7 +72,7 @@ async def test_stream(server: Server, version: int) -> None:
             assert await follower.take(1) == [(position, name)]
         headers = follower.source.response.headers
     assert headers["content-type"] == "text/event-stream"
-    assert headers["cache-control"] == "no-cache"
+    assert headers["cache-control"] == "no-store"
     assert headers["x-accel-buffering"] == "no"
     assert headers["vary"] == "Accept, Accept-Encoding"
     assert not {"content-length", "etag", "content-encoding"} & {*headers}
