@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Run a server and five concurrent clients, and show what each client gets back (`make demo`)."""
+"""Run a server, five concurrent clients and a follower, and show what each of them gets (`make demo`)."""
 
 import asyncio
 import json
 import logging
 import socket
 import sys
+from itertools import islice
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -36,6 +37,14 @@ def fetch(url: str, media_type: str = "application/json") -> str:
     return text
 
 
+def follow(url: str, count: int) -> list[str]:
+    """Return the first `count` names of the list, as the server sends them one by one."""
+    request = Request(url, headers={"Accept": "text/event-stream"})  # noqa: S310  # our own
+    with urlopen(request, timeout=30) as stream:  # noqa: S310
+        data = (line.removeprefix(b"data: ") for line in stream if line.startswith(b"data: "))
+        return [json.loads(event)["name"] for event in islice(data, count)]
+
+
 async def names(url: str) -> list[str]:
     """Return the server's list, without blocking the server in the same event loop."""
     return [wizard["name"] for wizard in json.loads(await asyncio.to_thread(fetch, url))]
@@ -56,6 +65,8 @@ async def show(url: str) -> None:
     """Show the list at the start, the clients' responses, and the final list."""
     say(f"A server has started on {url}, its list in memory: {', '.join(await names(f'{url}/wizards'))}.")
     say("Five clients add two wizards each, all at the same time. Each client gets back:\n")
+    count = 3 + sum(map(len, CLIENTS.values()))
+    following = asyncio.create_task(asyncio.to_thread(follow, f"{url}/wizards", count))
     got = await asyncio.gather(*(add(client, url) for client in CLIENTS))
     final = await names(f"{url}/wizards")
     answers = [answer for both in got for answer in both]
@@ -64,6 +75,9 @@ async def show(url: str) -> None:
         f"\nThe list holds {len(final)} names now, {len(set(final))} different ones: none lost, none doubled."
     )
     say(f"{prefixes} of {len(answers)} answers are the beginning of it, as far as the list had grown.")
+    followed = await following
+    order = "the same" if followed == final else "another"
+    say(f"A sixth client follows the list: {len(followed)} events in {order} order, from one request.")
     page = await asyncio.to_thread(fetch, f"{url}/wizards", "text/html")
     say(
         f"A browser gets the list as HTML, with escaped names: …{page[page.index('<p>Hello Fred') :][:55]}…\n"

@@ -322,6 +322,17 @@ def fetch(port: int, target: str) -> str:
         return response.read().decode().removesuffix("\n")
 
 
+def follow(port: int, target: str, size: int) -> str:
+    """Return the first `size` bytes of the list as events."""
+    url, headers = f"http://127.0.0.1:{port}{target}", {"Accept": "text/event-stream"}
+    with httpx.stream("GET", url, headers=headers, timeout=30) as response:
+        chunks = response.iter_raw()
+        received = b""
+        while len(received) < size:
+            received += next(chunks)
+    return received.decode()
+
+
 def check_answers(found: Iterator[Command], port: int) -> int:
     """Send the request of each curl command, compare the answers and return their number."""
     count = 0
@@ -329,9 +340,14 @@ def check_answers(found: Iterator[Command], port: int) -> int:
         words = shlex.split(command.line)
         if words[0] == "curl":
             address = urlsplit(words[-1])
-            assert (len(words), address.netloc) == (2, "127.0.0.1:8000")
+            assert address.netloc == "127.0.0.1:8000"
             target = address._replace(scheme="", netloc="").geturl()
-            assert fetch(port, target) == command.output.removesuffix("\n")
+            if "-N" in words:
+                assert words[:-1] == ["curl", "-N", "-H", "Accept: text/event-stream"]
+                assert follow(port, target, len(command.output)) == command.output
+            else:
+                assert len(words) == 2
+                assert fetch(port, target) == command.output.removesuffix("\n")
             count += 1
     return count
 
@@ -339,7 +355,7 @@ def check_answers(found: Iterator[Command], port: int) -> int:
 def test_readme_answers(tmp_path: Path) -> None:
     """A server answers as the README shows."""
     with Server(tmp_path) as server:
-        assert check_answers(console(README), server.port) == 3
+        assert check_answers(console(README), server.port) == 4
 
 
 def test_readme_test(tmp_path: Path) -> None:
@@ -546,5 +562,6 @@ def test_demo() -> None:
     assert len(re.findall(r"adds .* no\. +\d+ +of +\d+: …, ", done.stdout)) == 10
     assert "13 names now, 13 different ones" in done.stdout
     assert "10 of 10 answers are the beginning of it" in done.stdout
+    assert "A sixth client follows the list: 13 events in the same order" in done.stdout
     assert "Fred &amp; George" in done.stdout
     assert done.stderr == ""

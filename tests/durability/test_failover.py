@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.followers import FIRST_EVENTS, follow
 from support.history import check_history
 from support.list_client import ListClient
 from support.postgresql import PostgreSQL, run_postgresql
@@ -106,6 +107,46 @@ async def test_lost_history_is_never_served(
             one.start()
             assert await a.names("Seamus") == ["Luna", *new, "Seamus"]
             assert await b.names() == ["Luna", *new, "Seamus"]
+
+
+async def test_stream_outlasts_failover(
+    own_postgresql: PostgreSQL, standby: PostgreSQL, tmp_path: Path
+) -> None:
+    """A follower's stream goes on through a failover to a synchronous standby, and misses no name."""
+    url = own_postgresql.new_database()
+    own_postgresql.configure("synchronous_standby_names", "standby")
+    path = f"{url},{standby.folder}"
+    with Server(tmp_path, path) as server:
+        async with ListClient(server) as client, follow(server.base_url) as follower:
+            await client.names("Luna")
+            assert await follower.take(4) == [*FIRST_EVENTS, (4, "Luna")]
+            own_postgresql.kill()
+            standby.promote()
+            await append_until_acknowledged(server, "after")
+            names = await read_list(path)
+            assert await follower.take(len(names) - 4) == list(enumerate(names, 1))[4:]
+
+
+async def test_lost_history_ends_streams(
+    own_postgresql: PostgreSQL, standby: PostgreSQL, tmp_path: Path
+) -> None:
+    """A follower's stream ends, without a request of others, when its process holds what was lost."""
+    url = own_postgresql.new_database()
+    with Server(tmp_path, f"{url},{standby.folder}") as server:
+        async with ListClient(server) as client, follow(server.base_url) as follower:
+            standby.wait_for(
+                f"SELECT count(*) = 1 FROM pg_database WHERE datname = '{own_postgresql.database_of(url)}'"
+            )
+            standby.wait_for("SELECT max(position) = 3 FROM wizards", own_postgresql.database_of(url))
+            standby.stop()
+            await client.names("Luna")  # acknowledged, and on the primary alone
+            assert await follower.take(4) == [*FIRST_EVENTS, (4, "Luna")]
+            own_postgresql.kill()
+            standby.start()
+            standby.promote()
+            async with asyncio.timeout(30):
+                assert [event async for event in follower.events] == []
+            assert await client.status() == 503
 
 
 async def test_standby_is_refused(own_postgresql: PostgreSQL, standby: PostgreSQL, tmp_path: Path) -> None:

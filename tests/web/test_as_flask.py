@@ -33,7 +33,7 @@ ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "
 
 EXTRA_HEADERS = {"cache-control", "content-security-policy", "etag", "vary", "x-content-type-options"}
 
-# Not needed here, because no request below causes them: JSON, gzip, 304 and 206 on /wizards, and 503.
+# Not needed here, because no request below causes them: JSON, events, gzip, 304 and 206 on /wizards, and 503.
 
 
 def refusal_status(request: Request, name: str, length: int, max_wizards: int) -> int | None:

@@ -1,53 +1,21 @@
 """Clients follow the list, over HTTP/1.1 and HTTP/2, through kills and stops."""
 
 import asyncio
-import json
 import signal
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from httpx_sse import EventSource, aconnect_sse
 
 from support.clients import fresh_client
 from support.events import parse_events
+from support.followers import FIRST_EVENTS, HTTP1, HTTP2, follow
 from support.servers import Server
 from support.stores import read_list
 from support.workload import ABORTED, append_until_acknowledged, make_client, send
-from wizards.storage.base import FIRST_WIZARDS
 
 EVENTS = {"Accept": "text/event-stream"}
-FIRST_EVENTS = list(enumerate(FIRST_WIZARDS, 1))
-HTTP2, HTTP1 = 0, 1  # for make_client
-
-
-class Follower(NamedTuple):
-    """A client's stream, and what it has got."""
-
-    source: EventSource
-    events: AsyncIterator[tuple[int, str]]
-
-    async def take(self, count: int) -> list[tuple[int, str]]:
-        """Return the next `count` events."""
-        async with asyncio.timeout(30):
-            return [await anext(self.events) for _ in range(count)]
-
-
-@asynccontextmanager
-async def follow(
-    base_url: str, version: int = HTTP1, query: str = "", last_id: str = ""
-) -> AsyncIterator[Follower]:
-    """Open a stream with httpx-sse."""
-    headers = {"Last-Event-ID": last_id} if last_id else {}
-    async with (
-        make_client(version) as client,
-        aconnect_sse(client, "GET", f"{base_url}/wizards{query}", headers=headers) as source,
-    ):
-        events = ((int(event.id), json.loads(event.data)["name"]) async for event in source.aiter_sse())
-        yield Follower(source, events)
 
 
 async def append(base_url: str, *names: str) -> None:
@@ -72,7 +40,7 @@ async def test_stream(server: Server, version: int) -> None:
             assert await follower.take(1) == [(position, name)]
         headers = follower.source.response.headers
     assert headers["content-type"] == "text/event-stream"
-    assert headers["cache-control"] == "no-cache"
+    assert headers["cache-control"] == "no-store"
     assert headers["x-accel-buffering"] == "no"
     assert headers["vary"] == "Accept, Accept-Encoding"
     assert not {"content-length", "etag", "content-encoding"} & {*headers}

@@ -1,5 +1,6 @@
 """docs/openapi.yaml describes every answer of the service and no other."""
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -14,6 +15,7 @@ from quart import Quart
 from schemathesis.config import SchemathesisConfig
 
 from support.clients import open_client
+from support.events import parse_events
 from support.http_lint import faults_of
 from support.servers import ROOT, Server
 from wizards import create_app
@@ -230,6 +232,30 @@ async def test_answers_and_descriptions_match() -> None:
     seen |= await provoke(full, create_app({"DATABASE_URL": "sqlite://", "MAX_WIZARDS": 3}))
     seen |= await provoke([*OUTAGE, OUTAGE[0].as_json()], app_without_storage())
     assert seen == all_described_answers()
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+async def test_stream_is_described(method: str) -> None:
+    """The stream that a follower gets has the described headers and events, and passes httplint."""
+    app = create_app({"DATABASE_URL": "sqlite://"})
+    wizards = app.extensions["wizards"]
+    row = Case(f"{method.upper()} {APPEND}", 200, {"Accept": "text/event-stream"})
+    async with app.test_app(), open_client(app) as client, asyncio.TaskGroup() as group:
+        asking = group.create_task(ask(row, client))
+        while not (wizards.feed._waiting or asking.done()):  # noqa: ASYNC110  # it has got what there is
+            await asyncio.sleep(0)
+        wizards.roster.refuses = True  # which ends the stream
+        response, sent = await asking
+    response.headers.pop("content-length", None)  # from `ask`; test_follow shows that there is none
+    description = resolve(DESCRIPTION["paths"]["/wizards"][method]["x-event-stream"])
+    assert (response.status_code, {response.headers["content-type"]}) == (200, {*description["content"]})
+    assert list(faults_of(response, sent)) == []
+    check_headers(response, description)
+    assert len(parse_events(sent)) == (4 if method == "get" else 0)
+    if method == "get":
+        events = resolve(description["content"]["text/event-stream"]["schema"])
+        for text in (sent.decode(), *events["examples"]):
+            validator_for(events).validate(text)
 
 
 def test_every_route_is_described() -> None:

@@ -18,8 +18,8 @@ VARY = ("Accept", "Accept-Encoding")
 FIXED_HEADERS = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 LIST_HEADERS = ((b"vary", ", ".join(VARY).encode()), *FIXED_HEADERS)
 
-# nginx passes each event on at once, instead of collecting some.
-EVENT_HEADERS = {"X-Accel-Buffering": "no"}
+# No cache keeps the stream of a follower, and nginx passes each event on at once.
+EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 def add_response_headers(response: Response, request: Request) -> None:
