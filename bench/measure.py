@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from wizards import create_app
-from wizards.storage.sqlite_thread import library
+from wizards.storage.sqlite_connection import library
 
 from . import wrk
 from .answers import Answer, WrongAnswerError, fetch, same_bytes

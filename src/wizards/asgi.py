@@ -4,7 +4,7 @@ import sys
 
 from wizards.app import create_app
 from wizards.config import StartError
-from wizards.server.command_line import prepare
+from wizards.server.worker_process import prepare
 
 prepare(StartError)
 

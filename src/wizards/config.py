@@ -50,7 +50,7 @@ def read_settings(target: Config, settings: Mapping[str, Any]) -> None:
         name = variable.removeprefix(f"{PREFIX}_")
         if name != variable and name not in DEFAULTS:
             for meant in get_close_matches(name, DEFAULTS, n=1, cutoff=0.85):
-                raise _refusal(name, f"there is no such setting; {PREFIX}_{meant} is meant, perhaps")
+                raise _refusal(name, f"there is no such setting; did you mean {PREFIX}_{meant}?")
     known = {*target, *DEFAULTS}
     for key in settings:
         if key not in known:

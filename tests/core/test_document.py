@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wizards.core import document
-from wizards.core.document import Document, GrowingDocument, Text
+from wizards.core.document import ByteSnapshot, Document, GrowingDocument
 from wizards.core.rendering import RenderedList
 
 SMALL_BLOCK = 16
@@ -20,14 +20,14 @@ pieces = st.lists(st.binary(max_size=50), max_size=20)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-def read_whole(text: Text) -> bytes:
+def read_whole(text: ByteSnapshot) -> bytes:
     return b"".join(text.slices(0, text.size))
 
 
 @given(pieces, st.binary(max_size=40))
 def test_cut_holds_what_was_added_before(parts: list[bytes], ending: bytes) -> None:
     """A cut is everything added before it plus the ending, plain and gzipped, and never changes."""
-    with patch.object(document, "BLOCK", SMALL_BLOCK):
+    with patch.object(document, "BLOCK_SIZE", SMALL_BLOCK):
         growing = GrowingDocument(ending)
         cuts = [growing.snapshot()]
         for part in parts:
@@ -44,7 +44,7 @@ def test_cut_holds_what_was_added_before(parts: list[bytes], ending: bytes) -> N
 @given(pieces, st.integers(0, 1100), st.integers(0, 1100))
 def test_slices_hold_the_requested_bytes(parts: list[bytes], begin: int, end: int) -> None:
     """Slices join to exactly the requested bytes, each about a block long."""
-    with patch.object(document, "BLOCK", SMALL_BLOCK):
+    with patch.object(document, "BLOCK_SIZE", SMALL_BLOCK):
         growing = GrowingDocument(b"ending")
         for part in parts:
             growing.extend(part)
@@ -57,7 +57,7 @@ def test_slices_hold_the_requested_bytes(parts: list[bytes], begin: int, end: in
 def test_cuts_share_their_bytes() -> None:
     """A hundred cuts of a long document take little more memory than one."""
     growing = GrowingDocument()
-    growing.extend(b"x" * 40 * document.BLOCK)
+    growing.extend(b"x" * 40 * document.BLOCK_SIZE)
     cuts: list[Document] = []
     for _ in range(100):
         growing.extend(b"y")
@@ -65,7 +65,7 @@ def test_cuts_share_their_bytes() -> None:
     held = {
         id(block): sys.getsizeof(block) for cut in cuts for block in [*cut.plain.blocks, cut.plain.open_block]
     }
-    assert sum(held.values()) < 42 * document.BLOCK
+    assert sum(held.values()) < 42 * document.BLOCK_SIZE
 
 
 @given(st.lists(st.lists(names, max_size=5), max_size=8))

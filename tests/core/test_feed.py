@@ -72,7 +72,7 @@ async def followers(app: App, count: int, position: int = 3) -> AsyncIterator[li
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "TICK", 0.001)
+    monkeypatch.setattr(feed, "STOP_POLL_SECONDS", 0.001)
 
 
 def events_in(rendered: RenderedList, position: int = 0) -> bytes:
@@ -95,8 +95,8 @@ def test_each_name_is_an_event(batches: list[list[str]], step: int) -> None:
     """Any names, rendered in any batches and steps, are one event each; each position begins its own."""
     longest = max((len(name) for batch in batches for name in batch), default=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rendering, "STEP", max(step, 12 * longest + 20))
-        patch.setattr(rendering, "PIECE", step)
+        patch.setattr(rendering, "RENDER_CHUNK_SIZE", max(step, 12 * longest + 20))
+        patch.setattr(rendering, "FOLLOWER_CHUNK_SIZE", step)
         rendered, names = RenderedList(), []
         for number, batch in enumerate(batches):
             rendered.extend(batch)
@@ -177,15 +177,15 @@ async def test_cancelled_follower() -> None:
 
 async def test_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without news each follower is sent a comment when the heartbeat is due."""
-    monkeypatch.setattr(feed, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.01)
     async with run_app() as app, followers(app, 2) as streams:
         for _ in range(3):
             assert [await anext(stream) for stream in streams] == [COMMENT] * 2
 
 
 async def test_others_have_their_turn() -> None:
-    """Between the wake-ups of AT_ONCE followers the event loop does other work."""
-    count = 10 * feed.AT_ONCE
+    """Between the wake-ups of WAKE_BATCH_SIZE followers the event loop does other work."""
+    count = 10 * feed.WAKE_BATCH_SIZE
     async with run_app() as app, followers(app, count) as streams:
         got = 0
         seen = []
@@ -202,7 +202,7 @@ async def test_others_have_their_turn() -> None:
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         steps = [after - before for before, after in zip(seen, [*seen[1:], got], strict=True)]
-        assert max(steps) == feed.AT_ONCE
+        assert max(steps) == feed.WAKE_BATCH_SIZE
 
 
 async def test_stop_ends_streams() -> None:

@@ -12,7 +12,7 @@ from support.servers import Server
 from support.stores import make_store
 from support.workload import make_client, run_workload, send
 from wizards.storage.base import FIRST_WIZARDS
-from wizards.storage.sqlite_thread import library
+from wizards.storage.sqlite_connection import library
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from support.short_cut import Counting, Served, patch_short_cut, start, turn
-from wizards.server.upgrades import HTTP1Protocol
+from wizards.server.http1 import HTTP1Protocol
 
 logger = logging.getLogger(__name__)
 

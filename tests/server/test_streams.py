@@ -20,9 +20,9 @@ from support.connections import Application, running, settle
 from support.http2_frames import GET, PREFACE, SETTINGS, frame
 from support.servers import Server
 from support.sockets import connect, receive_all, receive_until
+from wizards.server.http1 import HTTP1Protocol
 from wizards.server.shutdown import ServerContext
 from wizards.server.streams import HTTPStream, WSStream
-from wizards.server.upgrades import HTTP1Protocol
 
 
 class Log:

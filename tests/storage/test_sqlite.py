@@ -16,7 +16,7 @@ from support.servers import Server
 from support.stores import NO_LIMIT, append_names, make_store, read_rows, read_table
 from wizards.storage import sqlite
 from wizards.storage.base import START, HistoryLostError
-from wizards.storage.sqlite_thread import has_wal_reset_bug, library
+from wizards.storage.sqlite_connection import has_wal_reset_bug, library
 
 REMOVED = "The database has lost names; answering 503 until this process is restarted. It holds 4 wizards; "
 
@@ -241,7 +241,7 @@ print(asyncio.run(store._appends.run(append)))
 
 CHECKPOINT_UNTIL = """
 import sys, time
-from wizards.storage.sqlite_thread import library
+from wizards.storage.sqlite_connection import library
 connection = library.connect(sys.argv[1], isolation_level=None, timeout=1)
 while time.time() < float(sys.argv[2]):
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

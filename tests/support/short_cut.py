@@ -13,7 +13,7 @@ from hypercorn.config import Config
 from hypercorn.logging import Logger
 from hypercorn.protocol.h11 import H11Protocol
 
-from wizards.server import HypercornServer, http1, patches
+from wizards.server import HypercornServer, http1_short_cut, patches
 from wizards.server.connections import Connection
 
 TURNS = 60  # of the event loop, more than anything takes that waits neither for the client nor for the test
@@ -40,7 +40,7 @@ class Recorder(Logger):
         self.events.append(message)
 
 
-class Counting(http1.ShortCutProtocol):
+class Counting(http1_short_cut.ShortCutProtocol):
     """Counts in its configuration how many requests took the short cut."""
 
     def _take(self, data: bytes) -> bool:
@@ -148,10 +148,10 @@ def patch_short_cut(patch: pytest.MonkeyPatch) -> None:
         return protocol
 
     chosen = [
-        one._replace(ours="http1.choose_protocol") if one.name == "H11Protocol" else one
+        one._replace(ours="http1_short_cut.choose_protocol") if one.name == "H11Protocol" else one
         for one in patches.PATCHES
     ]
-    patch.setattr(http1, "choose_protocol", lambda _: choose, raising=False)
+    patch.setattr(http1_short_cut, "choose_protocol", lambda _: choose, raising=False)
     patch.setattr(patches, "PATCHES", chosen)
 
 

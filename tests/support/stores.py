@@ -7,7 +7,7 @@ from support.pages import parse_page
 from wizards import create_app
 from wizards.storage import urls
 from wizards.storage.base import START, Row, Store
-from wizards.storage.sqlite_thread import library
+from wizards.storage.sqlite_connection import library
 
 NO_LIMIT = 1_000_000
 

@@ -55,7 +55,7 @@ async def test_full_list(client: AsyncClient) -> None:
         assert (await client.get("/wizards", params={"name": name})).status_code == 200
     response = await client.get("/wizards", params={"name": "Cho"})
     assert response.status_code == 507
-    assert "The list is full, the name was not added." in response.text
+    assert "The list is full; the name was not added." in response.text
     assert await count_names(client) == 5
 
 

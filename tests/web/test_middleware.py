@@ -168,7 +168,7 @@ async def test_cache_key_has_every_relevant_header() -> None:
         request.headers.__class__ = RecordingHeaders
         ListRequest.parse(request)
     assert {b"accept", b"sec-purpose", b"range"} <= {key.encode() for key in RecordingHeaders.read}
-    assert {key.encode() for key in RecordingHeaders.read} <= middleware.ROUTE_HEADERS
+    assert {key.encode() for key in RecordingHeaders.read} <= middleware.DECIDING_HEADERS
 
 
 # --- Hooks, receivers and handlers on the app apply to every request. ---
@@ -443,17 +443,17 @@ async def test_optional_keys_of_a_scope_may_be_missing(missing: str, *, extend: 
 
 async def test_caches_are_bounded(app: Quart, client: AsyncClient) -> None:
     """The caches keep a bounded number of routes and answers."""
-    for number in range(middleware.MAX_ROUTES + 10):
+    for number in range(middleware.MAX_DECISIONS + 10):
         await client.get("/wizards", headers={"If-None-Match": f'"{number}"'})
         await client.get(f"/{number}")
     fast_path: FastPathMiddleware = app.asgi_app  # type: ignore[assignment]
-    assert len(fast_path._routes) == middleware.MAX_ROUTES
+    assert len(fast_path._decisions) == middleware.MAX_DECISIONS
     assert len(fast_path._list._answers) <= MAX_ANSWERS + 1
 
 
 async def test_more_concurrent_ranges_than_entries(client: AsyncClient) -> None:
     """More different concurrent requests than the route cache has room for are all answered."""
-    ranges = [{"Range": f"bytes={start}-"} for start in range(2 * middleware.MAX_ROUTES)]
+    ranges = [{"Range": f"bytes={start}-"} for start in range(2 * middleware.MAX_DECISIONS)]
     answers = await asyncio.gather(*(client.get("/wizards", headers=header) for header in ranges))
     assert {answer.status_code for answer in answers} == {206, 416}
 

@@ -68,7 +68,9 @@ def test_settings_of_quart_are_accepted() -> None:
 def test_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """An environment variable that nearly matches a setting raises a StartError that names both."""
     monkeypatch.setenv(variable, "sqlite://")
-    with pytest.raises(StartError, match=f"{variable}: there is no such setting; WIZARDS_[A-Z_]+ is meant"):
+    with pytest.raises(
+        StartError, match=f"{variable}: there is no such setting; did you mean WIZARDS_[A-Z_]+"
+    ):
         create_app()
 
 

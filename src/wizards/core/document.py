@@ -19,14 +19,14 @@ from struct import pack
 
 # The server gets one block at a time and copies it into a slow reader's buffer, so the size of a block bounds
 # the memory of such a reader. Larger blocks are faster: each message costs Hypercorn about 15 µs.
-BLOCK = 512 * 1024
+BLOCK_SIZE = 512 * 1024
 
 # RFC 1952, section 2.3: magic, deflate, no flags, no time, no extra flags, unknown system.
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
 @dataclass(frozen=True)
-class Text:
+class ByteSnapshot:
     """An immutable run of `size` bytes: sealed blocks, the start of an open block, and a `suffix`."""
 
     blocks: Sequence[bytes]  # shared with the document, as is the open block: both may have grown since
@@ -37,21 +37,21 @@ class Text:
     @cached_property
     def tail(self) -> bytes:
         """The bytes after the sealed blocks, copied on first use."""
-        ours = (self.size - len(self.suffix)) % BLOCK
+        ours = (self.size - len(self.suffix)) % BLOCK_SIZE
         return b"".join((memoryview(self.open_block)[:ours], self.suffix))
 
     def slices(self, begin: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `begin` up to `end`, about a block at a time."""
-        sealed = (self.size - len(self.suffix)) // BLOCK
-        for index in range(min(begin // BLOCK, sealed), sealed + 1):
-            start = index * BLOCK
+        sealed = (self.size - len(self.suffix)) // BLOCK_SIZE
+        for index in range(min(begin // BLOCK_SIZE, sealed), sealed + 1):
+            start = index * BLOCK_SIZE
             if start >= end:
                 return
             piece = self.blocks[index] if index < sealed else self.tail
             yield piece[max(0, begin - start) : end - start]
 
 
-class GrowingText:
+class GrowingBytes:
     """Bytes that only grow."""
 
     def __init__(self, data: bytes = b"") -> None:
@@ -61,24 +61,24 @@ class GrowingText:
     def extend(self, data: bytes) -> None:
         """Append `data`; earlier snapshots stay as they are."""
         self._open_block += data
-        if len(self._open_block) >= BLOCK:
+        if len(self._open_block) >= BLOCK_SIZE:
             full = bytes(self._open_block)
-            whole = len(full) - len(full) % BLOCK
-            self._blocks += [full[start : start + BLOCK] for start in range(0, whole, BLOCK)]
+            whole = len(full) - len(full) % BLOCK_SIZE
+            self._blocks += [full[start : start + BLOCK_SIZE] for start in range(0, whole, BLOCK_SIZE)]
             self._open_block = bytearray(full[whole:])  # snapshots keep the old one
 
-    def snapshot(self, suffix: bytes) -> Text:
+    def snapshot(self, suffix: bytes) -> ByteSnapshot:
         """Return the text so far, followed by `suffix`."""
-        size = len(self._blocks) * BLOCK + len(self._open_block) + len(suffix)
-        return Text(self._blocks, self._open_block, suffix, size)
+        size = len(self._blocks) * BLOCK_SIZE + len(self._open_block) + len(suffix)
+        return ByteSnapshot(self._blocks, self._open_block, suffix, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """An immutable text, the same text gzipped, and its hash in hexadecimal digits."""
 
-    plain: Text
-    gzip: Text
+    plain: ByteSnapshot
+    gzip: ByteSnapshot
     etag: str
 
 
@@ -87,8 +87,8 @@ class GrowingDocument:
 
     def __init__(self, suffix: bytes = b"") -> None:
         self._suffix = suffix
-        self._plain = GrowingText()
-        self._gzip = GrowingText(GZIP_HEADER)
+        self._plain = GrowingBytes()
+        self._gzip = GrowingBytes(GZIP_HEADER)
         self._deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         self._crc = 0
         self._hash = blake2b(digest_size=16)

@@ -3,10 +3,10 @@
 - All followers share the rendered events. A follower is a position in them and the piece that is being sent.
 - One task of this process, the watcher, waits for all followers, and only while there are any. The roster
   tells it of names that this process appends or reads; for those of other processes it looks in the store.
-- The watcher wakes followers a few at a time, so that other requests are answered in between, and rests
-  after that for as long as it took.
-- A follower that has nothing to send is sent a comment every HEARTBEAT seconds, so that a proxy does not
-  time out and a dead connection is noticed.
+- The watcher wakes followers a few at a time, so that other requests are answered in between. It then
+  sleeps as long as the wake-up took.
+- A follower that has nothing to send gets a comment every HEARTBEAT_SECONDS, so that no proxy times out and a
+  dead connection is noticed.
 - All streams end when the server is stopping, the roster is closed, or the database has lost history. A
   browser's EventSource comes back by itself, and names the last position that it has.
 """
@@ -20,9 +20,9 @@ from wizards.core.rendering import RenderedList
 from wizards.core.roster import Roster, RosterError
 
 COMMENT = b":\n\n"
-HEARTBEAT = 15.0  # seconds: the advice of WHATWG HTML, 9.2.7
-TICK = 0.1  # seconds in which the watcher notices a stop
-AT_ONCE = 50  # followers that are woken before other requests have their turn: 2 to 3 ms
+HEARTBEAT_SECONDS = 15.0  # as WHATWG HTML, 9.2.7, advises
+STOP_POLL_SECONDS = 0.1  # seconds in which the watcher notices a stop
+WAKE_BATCH_SIZE = 50  # followers that are woken before other requests have their turn: 2 to 3 ms
 
 
 class Feed:
@@ -67,7 +67,7 @@ class Feed:
 
     def _start_watcher(self) -> None:
         if self._watcher is None or self._watcher.done():
-            self._roster.has_grown.clear()  # the first follower sees to what there is
+            self._roster.has_grown.clear()  # the first follower renders the existing events itself
             # A context of its own, as the watcher outlives the request of that follower.
             self._watcher = asyncio.create_task(self._watch(), context=Context())
 
@@ -78,20 +78,20 @@ class Feed:
 
     async def _watch(self) -> None:
         loop, roster = asyncio.get_running_loop(), self._roster
-        next_look, next_heartbeat = 0.0, loop.time() + HEARTBEAT
+        next_look, next_heartbeat = 0.0, loop.time() + HEARTBEAT_SECONDS
         while self.followers:
             if (began := loop.time()) >= next_look:
                 next_look = began + self._poll_seconds
                 with suppress(RosterError, TimeoutError):  # the exchange goes on
-                    async with asyncio.timeout(TICK):
+                    async with asyncio.timeout(STOP_POLL_SECONDS):
                         await roster.read()
             with suppress(TimeoutError):
-                async with asyncio.timeout(TICK):
+                async with asyncio.timeout(STOP_POLL_SECONDS):
                     await roster.has_grown.wait()
             began = loop.time()
             is_due = began >= next_heartbeat
             if roster.has_grown.is_set() or is_due or self._is_over(roster.rendered):
-                next_heartbeat = began + HEARTBEAT
+                next_heartbeat = began + HEARTBEAT_SECONDS
                 roster.has_grown.clear()
                 await self._wake(is_heartbeat=is_due)
                 await asyncio.sleep(loop.time() - began)
@@ -99,8 +99,8 @@ class Feed:
     async def _wake(self, *, is_heartbeat: bool) -> None:
         await _render_events(self._roster.rendered)
         waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), AT_ONCE):
-            for turn in waiting[start : start + AT_ONCE]:
+        for start in range(0, len(waiting), WAKE_BATCH_SIZE):
+            for turn in waiting[start : start + WAKE_BATCH_SIZE]:
                 if not turn.done():  # its request was cancelled
                     turn.set_result(is_heartbeat)
             await asyncio.sleep(0)

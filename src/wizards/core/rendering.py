@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from markupsafe import escape
 
-from wizards.core.document import Document, GrowingDocument, GrowingText, Text
+from wizards.core.document import ByteSnapshot, Document, GrowingBytes, GrowingDocument
 
 # Begins each name in the list as JSON, and nothing else: a quote inside a name has a backslash before it.
 NAME_KEY = b'{"name":'
 
 # Bytes of JSON that become events in one step (3 ms): more than the longest name has, 120 kB.
-STEP = 256 * 1024
+RENDER_CHUNK_SIZE = 256 * 1024
 
 # Bytes that a follower is sent at a time, and so about a third of what one that does not read costs.
-PIECE = 64 * 1024
+FOLLOWER_CHUNK_SIZE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,15 @@ class RenderedEvents:
     """
 
     def __init__(self) -> None:
-        self._events = GrowingText()
-        self._text: Text = self._events.snapshot(b"")
+        self._events = GrowingBytes()
+        self._text: ByteSnapshot = self._events.snapshot(b"")
         self._ends = array("Q", [0])  # where the event of each position ends
         self._taken = 1  # bytes of the JSON; the first is "["
 
-    def extend(self, names: Text) -> bool:
+    def extend(self, names: ByteSnapshot) -> bool:
         """Render the next of `names`, the list as JSON; return False if there were none."""
         end = names.size - len(names.suffix)
-        chunk = b"".join(names.slices(self._taken, min(end, self._taken + STEP)))
+        chunk = b"".join(names.slices(self._taken, min(end, self._taken + RENDER_CHUNK_SIZE)))
         if self._taken + len(chunk) < end:
             chunk = chunk[: chunk.rindex(NAME_KEY)]
         events = []
@@ -85,8 +85,8 @@ class RenderedEvents:
         return self._ends[position]
 
     def piece(self, begin: int) -> bytes:
-        """Return bytes from `begin` on, at most PIECE; none if there are no more."""
-        return next(self._text.slices(begin, min(begin + PIECE, self._text.size)), b"")
+        """Return bytes from `begin` on, at most FOLLOWER_CHUNK_SIZE; none if there are no more."""
+        return next(self._text.slices(begin, min(begin + FOLLOWER_CHUNK_SIZE, self._text.size)), b"")
 
 
 def _paragraph(name: str) -> str:

@@ -74,7 +74,7 @@ class Lane:
 class Roster:
     """The shared list of at most `max_wizards` names, with at most `max_waiting` requests a batch.
 
-    After `close`, `open` starts it anew, also on another event loop.
+    After `close`, `open` restarts a closed roster, on any event loop.
     """
 
     def __init__(self, store: Store, *, max_wizards: int, max_waiting: int) -> None:

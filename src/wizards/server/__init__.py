@@ -1,12 +1,12 @@
-"""Hypercorn: a graceful stop on any trigger, and patches for its bugs, behind one face.
+"""Hypercorn: graceful shutdown, and patches for its bugs, behind one interface.
 
 An application makes one `HypercornServer` and enters `attached` for the length of its lifespan. If Hypercorn
-runs that lifespan, its classes are replaced while it lasts (see `patches`), and for this one server: all that
-belongs to a server hangs on its `ServerContext`, and every other server in the process is given Hypercorn's
-own classes. Under another ASGI server only one function of Hypercorn's is replaced, which nothing calls.
+runs that lifespan, its classes are replaced while it lasts (see `patches`), and for this one server: each
+server's state is in its `ServerContext`, and every other server in the process gets Hypercorn's own classes.
+Under another ASGI server only Hypercorn's `WorkerContext` is replaced, which that server never calls.
 
-If Hypercorn's command line started the process, the process's signals and log are looked after, too (see
-`command_line`). The bugs, the patches and their tests are listed in docs/hypercorn.md.
+If Hypercorn's command line started the process, the process's signals and log are set up as well (see
+`worker_process`). The bugs, the patches and their tests are listed in docs/hypercorn.md.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ class HypercornServer:
         self.context: ServerContext | None = None
 
     def is_shutting_down(self) -> bool:
-        """Return whether the server has ceased to listen; always False under another server."""
+        """Return whether the drain is over, so that no append begins; False under another server."""
         return self.context is not None and self.context.terminated.is_set()
 
     @contextmanager

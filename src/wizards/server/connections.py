@@ -1,4 +1,4 @@
-"""TCP connections: their idle time, their end, and what Hypercorn fails at in them."""
+"""TCP connections: idle timeout, closing, and exceptions that Hypercorn does not handle."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.events import Closed, RawData
 
-from wizards.server import http1
+from wizards.server import http1_short_cut
 from wizards.server.shutdown import ServerContext
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ GOAWAY_LINGER_SECONDS = 5
 class IdleTimer(AsyncioSingleTask):
     """Closes a connection that has been idle for `keep_alive_timeout`; in place of Hypercorn's task for it.
 
-    Hypercorn starts a task whenever a connection becomes idle. It closes the connection one step after a
-    request was read, so that an append is carried out and never answered. Here one timer is armed for a
+    Hypercorn starts a task whenever a connection becomes idle. That task can close the connection just
+    after a request was read: the append is committed, and its response is lost. Here one timer is armed for a
     connection, and looks at `until` when it fires: to be busy or idle again costs an assignment.
     """
 
@@ -40,7 +40,7 @@ class IdleTimer(AsyncioSingleTask):
         self.until = math.inf
 
     def mark_idle(self) -> None:
-        """Begin the idle time anew; close at once when the server has ceased to listen."""
+        """Restart the idle timer; close at once if the server is terminated."""
         connection = self._connection
         self.until = connection.loop.time() + connection.config.keep_alive_timeout
         if connection.context.terminated.is_set():
@@ -105,7 +105,7 @@ class Connection(TCPServer):
         self.context.add(self)
         try:
             await super().run()
-        except Exception as error:  # noqa: BLE001  # whatever it fails at is this connection's end alone
+        except Exception as error:  # noqa: BLE001  # any failure ends only this connection
             logger.debug("A connection failed: %r", error)
         finally:
             self.context.connections.discard(self)
@@ -124,7 +124,7 @@ class Connection(TCPServer):
         self._task_group.spawn(self._initiate_server_close)
 
     async def _read_data(self) -> None:
-        async with http1.short_cut(self):
+        async with http1_short_cut.short_cut(self):
             try:
                 while not self.reader.at_eof() and (data := await self._read()) is not None:
                     await self.protocol.handle(RawData(data))
@@ -158,7 +158,7 @@ class Connection(TCPServer):
         if send_goaway is None:  # HTTP/1.1
             await super()._initiate_server_close()
             return
-        # Unless the client closes first. To tell the client may take as long, if it reads nothing.
+        # Set the deadline before sending GOAWAY: the send blocks if the client reads nothing.
         self.loop.call_later(GOAWAY_LINGER_SECONDS, self.writer.close)
         await send_goaway()
         await self.protocol.handle(Closed())

@@ -1,4 +1,4 @@
-"""HTTP/2: answers that end, whatever the client does, and that cost what they would cost without it."""
+"""HTTP/2: each response ends, and no client can make one expensive."""
 
 from collections.abc import Iterator
 from contextlib import suppress

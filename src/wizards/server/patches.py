@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from hypercorn.asyncio.worker_context import WorkerContext
 
-from wizards.server import HypercornServer, command_line, logs
+from wizards.server import HypercornServer, logs, worker_process
 from wizards.server.metrics import send_gauges
 from wizards.server.shutdown import Event, ServerContext, drain_then_raise
 
@@ -45,7 +45,9 @@ HOOK = Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec1
 PATCHES = (
     Patch("asyncio.run", "raise_shutdown", "patches.make_raise_shutdown", "f2355944a6d5", ("worker_serve",)),
     Patch("asyncio.run", "TCPServer", "connections.Connection", "3bfa72b31950"),
-    Patch("protocol", "H11Protocol", "http1.ShortCutProtocol", "8c439a4dfcf0", ("h11", "http_stream")),
+    Patch(
+        "protocol", "H11Protocol", "http1_short_cut.ShortCutProtocol", "8c439a4dfcf0", ("h11", "http_stream")
+    ),
     Patch("protocol", "H2Protocol", "http2.HTTP2Protocol", "7257f8bafcca"),
     Patch("protocol.h2", "StreamBuffer", "http2.StreamBuffer", "bc347b7c7806"),
     Patch("protocol.h11", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
@@ -85,7 +87,7 @@ def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[Non
         if server.context is not None:
             logs.release_access_log(server.context.config.log)
             if server.context.owns_process:
-                command_line.finish()
+                worker_process.finish()
             server.context = None
 
 
@@ -148,8 +150,8 @@ def make_context(expected: type[WorkerContext]) -> Callable[[int | None], Worker
         with _lock:
             _apply([*PATCHES, *(QUIC_PATCHES if local["sockets"].quic_sockets else ())])
         logs.protect_access_log(context.config.log)
-        if command_line.is_command_line():
-            command_line.take_over(context, servers[0].log_format)
+        if worker_process.is_command_line():
+            worker_process.take_over(context, servers[0].log_format)
         return context
 
     return worker_context

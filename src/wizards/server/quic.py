@@ -1,7 +1,8 @@
-"""HTTP/3: what fails ends alone, and a stop ends when all clients have their answers.
+"""HTTP/3: a failure ends one connection, and a shutdown waits for pending responses.
 
 Hypercorn serves all connections of a QUIC socket in one task, which any exception ended: a path that is not
-ASCII, a trailer, data of a request that it had refused. And it waited for datagrams, told to stop or not.
+ASCII, a trailer, data of a request that it had refused. Hypercorn also waited for datagrams after it was told
+to stop.
 """
 
 import logging
@@ -95,7 +96,7 @@ class QUICProtocol(quic.QuicProtocol):
     async def _handle_events(self, connection: Any, client: tuple[str, int] | None = None) -> None:
         try:
             await super()._handle_events(connection, client)
-        except Exception as error:  # noqa: BLE001  # whatever it fails at is this connection's end alone
+        except Exception as error:  # noqa: BLE001  # any failure ends only this connection
             logger.debug("A connection failed: %r", error)
             await self._close(connection, ErrorCode.H3_INTERNAL_ERROR)
         if not connection.cids:

@@ -9,13 +9,13 @@ Hypercorn waits to be told:
    no request has come for DRAIN_IDLE_SECONDS, at most for DRAIN_TIMEOUT.
 3. Hypercorn ends: `terminated` is set, from which moment no append begins. Idle connections are closed,
    requests under way are answered.
-4. Connections still open ABORT_TIMEOUT seconds later are aborted. Hypercorn would wait for some of them, such
-   as one that never ends its request, on Python 3.12 and later for ever.
+4. Connections still open ABORT_TIMEOUT seconds later are aborted. On Python 3.12 and later, Hypercorn would
+   wait for some of them indefinitely, such as one that never ends its request.
 
-A socket that came with the process (`fd://N`) may have other processes behind it: it is closed, not shut
-down, and its queue is theirs. The workers of one master share a socket, and all of them are told to stop
-within 0.1 seconds. So a worker goes on accepting until they are, and then shuts the socket down for all. A
-worker that stops alone, at `max_requests`, leaves the socket to the others.
+A socket from `fd://N` may be shared with other processes: the server closes the socket without a shutdown,
+and leaves queued connections to those processes. The workers of one master share a socket, and all of them
+are told to stop within 0.1 seconds. So a worker goes on accepting until they are, and then shuts the socket
+down for all. A worker that stops alone, at `max_requests`, leaves the socket to the others.
 """
 
 import asyncio

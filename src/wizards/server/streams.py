@@ -1,7 +1,7 @@
 """Streams: one request and its response, on any version of HTTP.
 
-- A response by the server itself (a handshake of WebSocket that is refused, a host that is not served) left
-  its stream open: in HTTP/1.1 the connection, too, and in HTTP/2 one more stream with each such request.
+- Hypercorn leaves the stream open after a response of its own (a refused WebSocket handshake, a host that is
+  not served): HTTP/1.1 keeps the connection open as well, HTTP/2 leaks one stream for each such request.
 - A request whose client left before its response was complete had two lines in the access log, and counted
   twice in statsd.
 """

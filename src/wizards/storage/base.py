@@ -57,7 +57,7 @@ class Store(Protocol):
         """Create or upgrade the table; put the first wizards into an empty one."""
 
     async def read(self, after: Row) -> list[Row]:
-        """Return the rows behind `after`, at most READ_CHUNK; fewer are all there are."""
+        """Return the rows behind `after`, at most READ_CHUNK; fewer if no more exist."""
 
     async def append(self, names: Sequence[str], after: Row, limit: int) -> tuple[list[Row], int]:
         """Append the first of `names`, as far as the list stays within `limit` names, and commit.

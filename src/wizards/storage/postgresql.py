@@ -24,7 +24,7 @@ from wizards.storage.base import (
     new_stamp,
     rows_behind,
 )
-from wizards.storage.postgresql_link import Link, parse_url
+from wizards.storage.postgresql_connection import PostgreSQLConnection, parse_url
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class PostgreSQLStore:
 
     def __init__(self, url: str) -> None:
         conninfo, self.where = parse_url(url)
-        self._appends, self._reads = Link(conninfo), Link(conninfo)
+        self._appends, self._reads = PostgreSQLConnection(conninfo), PostgreSQLConnection(conninfo)
 
     async def open(self) -> None:
         [[(is_standby, encoding, synchronous_commit, columns)]] = await self._appends.run(FACTS)
@@ -103,7 +103,7 @@ class PostgreSQLStore:
             await self._read(after, self._appends)  # raises it again unless another connection knows better
             raise StorageError("the connection led to another server") from error
 
-    async def _read(self, after: Row, link: Link) -> list[Row]:
+    async def _read(self, after: Row, link: PostgreSQLConnection) -> list[Row]:
         [[(is_standby, _)], found] = await link.run(READ, _bounds(after))
         if is_standby:
             raise link.refuse_standby()

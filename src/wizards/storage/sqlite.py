@@ -25,7 +25,7 @@ from wizards.storage.base import (
     new_stamp,
     rows_behind,
 )
-from wizards.storage.sqlite_thread import SQLiteThread, has_wal_reset_bug, library
+from wizards.storage.sqlite_connection import SQLiteConnection, has_wal_reset_bug, library
 from wizards.storage.wal_index import LAST_ROW, LastRowReader
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ ROWS_FROM = "SELECT position, name, stamp FROM wizards WHERE position >= ? ORDER
 APPEND = "INSERT INTO wizards (position, name, stamp) VALUES (?, ?, ?)"
 HAS_STAMP = "SELECT 1 FROM pragma_table_info('wizards') WHERE name = 'stamp'"
 
-# Seconds for which reads may miss that a file was removed. An append looks after its commit.
+# Seconds for which reads may miss that a file was removed. An append checks after its commit.
 FILE_CHECK_INTERVAL = 1
 
 
@@ -48,8 +48,8 @@ class SQLiteStore:
         self.where = str(self._file or "sqlite://")
         # The path may be a link, which can be made to lead elsewhere; SQLite follows it only once.
         self._files = (Path(path).absolute(), f"{self._file}-wal", f"{self._file}-shm")
-        self._appends = SQLiteThread(self._file or ":memory:")
-        self._reads = SQLiteThread(self._file) if self._file else self._appends
+        self._appends = SQLiteConnection(self._file or ":memory:")
+        self._reads = SQLiteConnection(self._file) if self._file else self._appends
         self._reader: LastRowReader | None = None
         self._last: Row | None = None  # of a list in memory
         self._identities: list[tuple[int, int]] = []

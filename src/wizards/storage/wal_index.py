@@ -36,7 +36,7 @@ class LastRowReader:
         self._row: Row | None = None
 
     def is_last(self, row: Row) -> bool:
-        """Whether `row` is the last one; False, too, if that cannot be told within some microseconds."""
+        """Whether `row` is the last one; also False if that is not known without waiting."""
         header = self._index[:HEADER_SIZE]
         if header != self._header:
             try:

@@ -16,13 +16,13 @@ class InsufficientStorage(HTTPException):
     """507 (RFC 4918, section 11.5), for which Werkzeug has no class."""
 
     code = 507
-    description = "The list is full, the name was not added."
+    description = "The list is full; the name was not added."
 
 
 RESPONSES: dict[type[RosterError], HTTPException] = {
     RosterFullError: InsufficientStorage(),
     RosterBusyError: ServiceUnavailable(
-        "Too many requests are waiting, this one did nothing. Try again in a moment.",
+        "Too many requests are waiting; this one did nothing. Try again in a moment.",
         retry_after=RETRY_AFTER,
     ),
     RosterUnavailableError: ServiceUnavailable(

@@ -14,9 +14,9 @@ from quart import Quart, Request, Websocket
 from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from werkzeug.exceptions import BadHost
 
-from wizards.messages import never_receive
 from wizards.web.errors import error_response
 from wizards.web.headers import add_response_headers
+from wizards.web.request_bodies import never_receive
 
 SCOPE_DEFAULTS = {"scheme": "http"}  # a key that the ASGI specification lets a server leave out
 
@@ -29,7 +29,7 @@ class TolerantHTTPConnection(ASGIHTTPConnection):
     """A request whose target, query, host and prefix may be anything."""
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        super().__init__(app, _tolerable(scope))
+        super().__init__(app, _normalized_scope(scope))
         self.request = self._create_request_from_scope(_send_nothing)
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -64,7 +64,7 @@ class TolerantWebsocketConnection(ASGIWebsocketConnection):
     """A WebSocket handshake whose target, host and prefix may be anything."""
 
     def __init__(self, app: Quart, scope: WebsocketScope) -> None:
-        super().__init__(app, _tolerable(scope))
+        super().__init__(app, _normalized_scope(scope))
 
     async def handle_websocket(self, websocket: Websocket, send: ASGISendCallable) -> None:
         """Respond to a handshake, or run its route; pass a cancellation on."""
@@ -75,7 +75,8 @@ class TolerantWebsocketConnection(ASGIWebsocketConnection):
             await super().handle_websocket(self._create_websocket_from_scope(send), send)
 
 
-def _tolerable(scope: Any) -> Any:
+def _normalized_scope(scope: Any) -> Any:
+    # The prefix is ASGI's root_path. Quart strips it from the path, but not one that ends with a slash.
     root_path = scope.get("root_path", "").rstrip("/")
     return {
         **SCOPE_DEFAULTS,

@@ -12,6 +12,7 @@ from wizards.core.feed import Feed
 from wizards.core.rendering import Snapshot
 from wizards.core.roster import Roster
 from wizards.web.errors import RETRY_AFTER
+from wizards.web.fetch_metadata import append_refusal
 from wizards.web.representation import Answer, Preferences, render
 
 # Rendered answers that are kept for one snapshot. Their bodies are the list's own blocks.
@@ -22,12 +23,12 @@ class ListRequest(NamedTuple):
     """A request for the list without its query, parsed."""
 
     preferences: Preferences
-    refusal: str  # why it may not append, or ""
+    append_refusal: str  # why it may not append, or ""
 
     @classmethod
     def parse(cls, request: Request) -> Self:
         """Return what `request` asks of the list; the query is parsed by `name_in`."""
-        return cls(Preferences.parse(request), _append_refusal(request))
+        return cls(Preferences.parse(request), append_refusal(request))
 
 
 class SharedList:
@@ -79,8 +80,8 @@ class SharedList:
         return await self.roster.append(name)
 
     def _check(self, request: ListRequest, name: str) -> None:
-        if request.refusal:
-            raise Forbidden(request.refusal)
+        if request.append_refusal:
+            raise Forbidden(request.append_refusal)
         if len(name) > self._max_name_length:
             raise BadRequest(
                 f"The name has {len(name)} characters; it may have {self._max_name_length} at most."
@@ -111,14 +112,3 @@ def name_in(query: bytes) -> str | None:
     text = query.decode(errors="werkzeug.url_quote")
     pairs = parse_qsl(text, keep_blank_values=True, errors="werkzeug.url_quote")
     return next((value for key, value in pairs if key == "name"), None)
-
-
-def _append_refusal(request: Request) -> str:
-    # Fetch Metadata: browsers send these headers, and no script of theirs can forge them.
-    header = request.headers.get
-    is_navigation = header("Sec-Fetch-Mode") == "navigate" and header("Sec-Fetch-Dest") == "document"
-    if header("Sec-Fetch-Site") == "cross-site" and not is_navigation:
-        return "A page of another site may link to this address, but not append on its own."
-    if "prefetch" in header("Sec-Purpose", ""):
-        return "Fetching ahead of need does not append. Open the address itself."
-    return ""

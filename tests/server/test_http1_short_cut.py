@@ -13,8 +13,8 @@ from hypercorn.logging import Logger
 from hypercorn.statsd import StatsdLogger
 
 from support.short_cut import Counting, Served, patch_short_cut, start, turn
-from wizards.server import heads, http1
-from wizards.server.upgrades import HTTP1Protocol
+from wizards.server import http1_heads, http1_short_cut
+from wizards.server.http1 import HTTP1Protocol
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 VARIABLE: ContextVar[int] = ContextVar("VARIABLE")
@@ -111,15 +111,15 @@ async def test_bounds(serve: Serve) -> None:
     """However many blocks are sent, and however long they are, a server keeps few, and the latest."""
     server = await serve(hello)
     client = await server.connect()
-    blocks = http1._blocks[server.connection.context]
-    for number in range(heads.MAX_BLOCKS + 10):
+    blocks = http1_short_cut._blocks[server.connection.context]
+    for number in range(http1_heads.MAX_BLOCKS + 10):
         await client.send(GET.replace(b"test", b"test%d" % number))
-    await client.send(GET.replace(b"test", b"x" * heads.MAX_BLOCK_LENGTH))
-    await client.send(GET.replace(b"\r\n\r\n", b"\r\n" + b"x:\r\n" * heads.MAX_HEADERS + b"\r\n"))
-    assert len(blocks) == heads.MAX_BLOCKS
+    await client.send(GET.replace(b"test", b"x" * http1_heads.MAX_BLOCK_LENGTH))
+    await client.send(GET.replace(b"\r\n\r\n", b"\r\n" + b"x:\r\n" * http1_heads.MAX_HEADERS + b"\r\n"))
+    assert len(blocks) == http1_heads.MAX_BLOCKS
     assert max(map(len, blocks)) < 30
     assert server.taken == 0
-    await client.send(GET.replace(b"test", b"test%d" % heads.MAX_BLOCKS))
+    await client.send(GET.replace(b"test", b"test%d" % http1_heads.MAX_BLOCKS))
     assert server.taken == 1
 
 

@@ -23,8 +23,8 @@ class _Connection(AsyncConnection[Any]):
         return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
 
 
-class Link:
-    """A connection, made when it is needed and dropped after any failure, without a word to the server."""
+class PostgreSQLConnection:
+    """A connection, made on first use and dropped after any failure, without notifying the server."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
@@ -50,7 +50,7 @@ class Link:
         """Drop the connection, so that the next one may find the primary; return the error."""
         host = self._connection.info.host if self._connection else ""
         self.close()
-        return StorageError(f"{host} is a standby, and its list may be an older one; the primary is needed")
+        return StorageError(f"{host} is a standby, whose list may be out of date; connect to the primary")
 
     def close(self) -> None:
         """Drop the connection, without waiting for anything."""

@@ -40,7 +40,7 @@ def _find_library() -> Any:
 library = _find_library()
 
 
-class SQLiteThread:
+class SQLiteConnection:
     """A connection to `file` in a thread of its own; both are made on first use, also after `close`."""
 
     def __init__(self, file: Path | str) -> None:

@@ -1,11 +1,11 @@
-"""What is done in a process that Hypercorn's command line started for one server, and in no other.
+"""Process-wide setup in a worker process that Hypercorn's command line started, and in no other process.
 
 - A start that fails is reported in one line, with status 1.
-- A worker ignores SIGTERM: the master sends it to the other workers when the first one has ended, and they
-  have been told to stop in another way. A worker whose master was killed stops.
+- A worker ignores SIGTERM: its master stops workers through an event, and sends SIGTERM only after the first
+  one has ended. A worker whose master was killed stops.
 - Once the list is closed a further signal changes neither the exit status nor the log.
-- The log says nothing that clients cause at will, and has one format (see `logs`).
-- The garbage collector leaves out what the start has made.
+- Log records that any client can provoke are dropped, and the log has one format (see `logs`).
+- Objects that the start has made are excluded from garbage collection.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def is_command_line() -> bool:
 
 
 def take_over(context: ServerContext, log_format: str) -> None:
-    """Look after the process of this server."""
+    """Set up the process for this server."""
     context.owns_process = True
     logging.getLogger("asyncio").addFilter(logs.drop_noise)
     logs.format_hypercorn(context.config.log, log_format)
@@ -58,7 +58,7 @@ def take_over(context: ServerContext, log_format: str) -> None:
 
 
 def finish() -> None:
-    """Ignore further signals: nothing is left to be done but to end."""
+    """Ignore further signals: the process is about to exit."""
     gc.unfreeze()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().remove_signal_handler(number)

@@ -1,4 +1,4 @@
-"""ASGI messages that the web and the server wing share: bodies that no route reads, and last responses.
+"""Request bodies, which no route of ours reads.
 
 Hypercorn passes a request body on through a queue of ten messages. If the application leaves messages in
 that queue, the connection's read loop blocks, and so does the task that would send the response. Responding
@@ -59,7 +59,7 @@ def without_body(receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
 
 
 async def never_receive() -> HTTPDisconnectEvent:
-    """Wait for ever: the `receive` of a request whose body has been drained.
+    """Never return: the `receive` of a request whose body has been drained.
 
     Quart abandons a request when the client disconnects, but a client that has only closed its sending side
     (`nc -N`) waits for the response.
