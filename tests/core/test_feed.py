@@ -73,6 +73,7 @@ async def followers(app: App, count: int, position: int = 3) -> AsyncIterator[li
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "TICK", 0.001)
+    monkeypatch.setattr(feed, "HEARTBEAT", 3600)
 
 
 def events_in(rendered: RenderedList, position: int = 0) -> bytes:
