@@ -73,6 +73,7 @@ async def followers(app: App, count: int, position: int = 3) -> AsyncIterator[li
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "STOP_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 3600)
 
 
 def events_in(rendered: RenderedList, position: int = 0) -> bytes:

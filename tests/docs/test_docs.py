@@ -36,10 +36,11 @@ from wizards import create_app
 from wizards.config import BOUNDS, DEFAULTS
 from wizards.storage.base import CREATE_TABLE
 
-README, GUIDE, OPERATIONS, _ = DOCUMENTS = (
+README, GUIDE, OPERATIONS, ARCHITECTURE, _ = DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "from-flask-to-quart.md",
     ROOT / "docs" / "operations.md",
+    ROOT / "docs" / "architecture.md",
     ROOT / "SECURITY.md",
 )
 RUNNING = r"Running on http://127\.0\.0\.1:([1-9]\d*)"
@@ -473,6 +474,14 @@ def check_table(block: Block) -> None:
     columns = re.findall(r"(\w+ (?:integer|text)[^,)]*)", CREATE_TABLE)
     assert len(columns) == 3
     assert f"({', '.join(columns)})" in block.text
+
+
+def test_architecture_names_every_module() -> None:
+    """The map in docs/architecture.md has every module of the source, and none that is gone."""
+    (shown,) = (block for block in blocks(ARCHITECTURE) if block.kind == "")
+    named = {Path(name).name for name in re.findall(r"[a-z0-9_/]+\.py", shown.text)}
+    modules = {path.name for path in (ROOT / "src" / "wizards").rglob("*.py")} - {"__init__.py"}
+    assert named == modules
 
 
 BLOCKS: dict[str, Callable[[Block], None]] = {
