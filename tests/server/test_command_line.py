@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_uvloop(tmp_path: Path) -> None:
         assert httpx.get(server.base_url + "/wizards?name=Luna").text.count("Luna") == 1
         assert server.stop() == 0
     assert server.output().endswith("The list is closed.\n")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_readiness(tmp_path: Path, workers: int) -> None:
+    """Systemd is told when a server listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(30)
+        with Server(tmp_path, workers=workers, settings={"NOTIFY_SOCKET": f"{tmp_path}/notify"}) as server:
+            assert notify.recv(100) == b"READY=1"
+            server.stop()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -106,6 +106,23 @@ async def test_reload_under_load(tmp_path: Path, workers: int) -> None:
     assert outcome.unanswered == []
 
 
+async def test_reload_on_a_socket_that_was_passed(tmp_path: Path) -> None:
+    """On a socket that came with the process a reload of all workers does not even refuse a connection."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    with Server(tmp_path, f"sqlite:///{tmp_path}/w.db", workers=2, listener=listener) as server:
+        async with run_load(server.port, WITHOUT_KEEP_ALIVE) as outcome:
+            server.send_signal(signal.SIGHUP)
+            while server.output().count("The list is closed.") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            for _ in range(5 * CLIENTS):
+                await outcome.responses.acquire()
+            assert outcome.connections_refused == 0
+            assert (outcome.unanswered, outcome.truncated, outcome.rejected) == ([], [], [])
+            server.kill()  # ends the load and truncates responses in progress
+            listener.close()
+    assert set(read_table(tmp_path / "w.db")).issuperset(outcome.acknowledged)
+
+
 @pytest.mark.parametrize(("count", "slow"), [(CLIENTS, False), (8, True)], ids=["many", "slow readers"])
 async def test_sigterm_under_load_over_http2(tmp_path: Path, count: int, slow: bool) -> None:  # noqa: FBT001
     """An HTTP/2 stop may refuse requests, but never carries out one unanswered or loses an append."""

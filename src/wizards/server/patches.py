@@ -162,7 +162,10 @@ def make_raise_shutdown(expected: Callable[..., Any]) -> Callable[..., Any]:
 
     def raise_shutdown(trigger: Callable[..., Any]) -> Any:
         local = dict(sys._getframe(1).f_locals)  # noqa: SLF001  # of worker_serve, see the digest
-        if isinstance(local.get("context"), ServerContext):
+        context = local.get("context")
+        if isinstance(context, ServerContext):
+            if context.owns_process and trigger is local["shutdown_trigger"]:  # the sockets listen by now
+                command_line.notify_ready()
             return drain_then_raise(trigger, local)
         return expected(trigger)
 

@@ -3,6 +3,7 @@
 - A start that fails is reported in one line, with status 1.
 - A worker ignores SIGTERM: its master stops workers through an event, and sends SIGTERM only after the first
   one has ended. A worker whose master was killed stops.
+- systemd is told when the server listens.
 - Once the list is closed a further signal changes neither the exit status nor the log.
 - Log records that any client can provoke are dropped, and the log has one format (see `logs`).
 - Objects that the start has made are excluded from garbage collection.
@@ -12,7 +13,9 @@ import asyncio
 import gc
 import logging
 import multiprocessing
+import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -55,6 +58,14 @@ def take_over(context: ServerContext, log_format: str) -> None:
     if master is not None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         asyncio.get_running_loop().add_reader(master.sentinel, _on_parent_exit, context, master.sentinel)
+
+
+def notify_ready() -> None:
+    """Tell systemd that the server listens, if it asks (`Type=notify`, see sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", address.replace("@", "\0", 1))
 
 
 def finish() -> None:
