@@ -135,6 +135,20 @@ async def test_drain() -> None:
         socket.create_connection(("127.0.0.1", port))
 
 
+async def test_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose request never ends is aborted a while after the server has ceased to listen."""
+    monkeypatch.setattr("wizards.server.shutdown.ABORT_TIMEOUT", 0.01)
+    connection = make(Connection, Application(waits=True))
+    monkeypatch.setattr(connection.writer, "abort", connection.writer.close, raising=False)
+    connection.reader.feed_data(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf")
+    running = asyncio.create_task(connection.run())
+    await settle()
+    await connection.context.terminated.set()
+    assert not connection.writer.is_closing()
+    async with asyncio.timeout(10):
+        await running
+
+
 async def append_late(port: int, name: str, delay: float) -> bool:
     """Make a request, wait, and append on the same connection; return whether there was an answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -19,7 +19,7 @@ from hypercorn.events import Closed, RawData
 from support.connections import Application, running, settle
 from support.http2_frames import GET, PREFACE, SETTINGS, frame
 from support.servers import Server
-from support.sockets import connect, receive_all
+from support.sockets import connect, receive_all, receive_until
 from wizards.server.http2 import CHUNK_SIZE, Encoder, HTTP2Protocol, StreamBuffer
 from wizards.server.shutdown import Event
 
@@ -194,3 +194,23 @@ def test_expanding_headers_end_the_connection(tmp_path: Path) -> None:
                 receive_all(client)
         assert server.processor_time() - before < 0.5
         httpx.get(server.base_url).raise_for_status()
+
+
+def test_preface_alone_times_out(tmp_path: Path) -> None:
+    """A connection that begins HTTP/2 and makes no request is told to go away, and closed."""
+    with Server(tmp_path, options=("--keep-alive", "1")) as server, connect(server.port) as client:
+        client.sendall(PREFACE + SETTINGS)
+        assert receive_all(client).endswith(frame(7, 0, 0, bytes(8)))
+
+
+def test_settings_cost_no_memory(tmp_path: Path) -> None:
+    """Tens of thousands of unknown settings take no memory, and make later frames no dearer."""
+    with Server(tmp_path) as server, connect(server.port) as client:
+        client.sendall(PREFACE)
+        receive_until(SETTINGS[3:4], client)
+        before = server.memory()
+        for first in range(256, 65_536, 2_000):
+            client.sendall(settings(*((code, 1) for code in range(first, min(first + 2_000, 65_536)))))
+        client.sendall(frame(6, 0, 0, b"finished"))
+        receive_until(b"finished", client)
+        assert server.memory() - before < 24 * 2**20  # kept, they take 50 MiB

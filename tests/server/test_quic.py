@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -29,10 +30,11 @@ from aioquic.quic.connection import QuicConnection
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.config import Config
+from hypercorn.events import Closed
 from hypercorn.typing import ConnectionState
 
 from support.quic_client import connected
-from wizards.server.quic import HTTP3Protocol
+from wizards.server.quic import HTTP3Protocol, QUICProtocol
 
 
 @contextmanager
@@ -118,6 +120,21 @@ async def test_trailers_begin_no_request() -> None:
     trailers = HeadersReceived([(b"x", b"y")], 0, stream_ended=True)
     _, app = await exchange([head(0, ended=False), DataReceived(b"body", 0, stream_ended=False), trailers])
     assert len(app.requests) == app.answered == 1
+
+
+async def test_idle_connection_is_closed_at_a_stop() -> None:
+    """A connection without a request under way is closed when the server has ceased to listen."""
+    connection = AsyncMock(cids={b"id"}, h3=None, quic=Mock())
+    protocol = QUICProtocol.__new__(QUICProtocol)  # without a certificate
+    connection.quic.configure_mock(datagrams_to_send=Mock(return_value=[]), get_timer=Mock(return_value=None))
+    protocol.connections, protocol.send = {b"id": connection}, AsyncMock()
+    protocol.context = ServerContext(None, Config())
+    await protocol.handle(Closed())
+    connection.quic.close.assert_not_called()
+    await protocol.context.terminated.set()
+    await protocol.handle(Closed())
+    connection.quic.close.assert_called_once_with(error_code=ErrorCode.H3_NO_ERROR)
+    assert protocol.connections == {}
 
 
 async def test_requests(tmp_path: Path) -> None:

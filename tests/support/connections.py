@@ -20,15 +20,21 @@ from wizards.server.shutdown import ServerContext
 
 
 class Application:
-    """An ASGI application that keeps its requests, and counts those that it has answered, with `body`."""
+    """An ASGI application that keeps its requests, and counts those that it has answered, with `body`.
 
-    def __init__(self, body: bytes = b"ok") -> None:
+    It can wait for the end of a request's own body first.
+    """
+
+    def __init__(self, body: bytes = b"ok", *, waits: bool = False) -> None:
         self.requests: list[Any] = []
         self.answered = 0
         self._body = body
+        self._waits = waits
 
-    async def __call__(self, scope: Scope, _: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         self.requests.append(scope)
+        while self._waits and cast(Any, await receive()).get("more_body"):
+            pass
         headers = [(b"content-length", b"%d" % len(self._body))]
         await send(cast(Any, {"type": "http.response.start", "status": 200, "headers": headers}))
         await send(cast(Any, {"type": "http.response.body", "body": self._body, "more_body": False}))
