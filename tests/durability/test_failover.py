@@ -170,7 +170,10 @@ async def test_standby_is_refused(own_postgresql: PostgreSQL, standby: PostgreSQ
 
 
 async def test_timeout_sends_no_cancel_request(own_postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """An append that waits for a synchronous standby in vain gets a 503, and stays invisible."""
+    """An append that waits for a synchronous standby in vain gets a 503, and stays invisible.
+
+    Reads are answered meanwhile, also by a process that starts while the append holds the lock.
+    """
     url = own_postgresql.new_database()
     with Server(tmp_path, url) as server:
         async with ListClient(server) as client:
@@ -179,5 +182,8 @@ async def test_timeout_sends_no_cancel_request(own_postgresql: PostgreSQL, tmp_p
             assert await client.status("Ginny") == 503
             wait_for_replicating_append(own_postgresql)
             assert await client.names() == ["Luna"]
+            with Server(tmp_path, url) as other:
+                async with ListClient(other) as reader:
+                    assert await reader.names() == ["Luna"]
             own_postgresql.configure("synchronous_standby_names", "")
             assert await client.names("Cho") == ["Luna", "Ginny", "Cho"]

@@ -36,10 +36,11 @@ LOCK = f"""BEGIN ISOLATION LEVEL READ COMMITTED;
 SELECT {SET_TIMEOUT}, pg_advisory_xact_lock({LOCK_KEY});
 """
 
-# The last column tells how many of the table's three columns there are.
+# The last two columns: whether the role may append, and how many of the table's three columns there are.
 FACTS = """SELECT pg_is_in_recovery(), current_setting('server_encoding'),
-current_setting('synchronous_commit'), (SELECT count(*) FROM pg_attribute
-WHERE attrelid = to_regclass('wizards') AND attname IN ('position', 'name', 'stamp') AND NOT attisdropped)"""
+current_setting('synchronous_commit'), has_table_privilege(to_regclass('wizards')::oid, 'INSERT'),
+(SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('wizards')
+AND attname IN ('position', 'name', 'stamp') AND NOT attisdropped)"""
 PREPARE = f"{CREATE_TABLE}; ALTER TABLE wizards ADD COLUMN IF NOT EXISTS stamp text"
 
 ROWS_FROM = """SELECT position, name, stamp FROM wizards
@@ -70,7 +71,8 @@ class PostgreSQLStore:
         self._appends, self._reads = PostgreSQLConnection(conninfo), PostgreSQLConnection(conninfo)
 
     async def open(self) -> None:
-        [[(is_standby, encoding, synchronous_commit, columns)]] = await self._appends.run(FACTS)
+        [[facts]] = await self._appends.run(FACTS)
+        is_standby, encoding, synchronous_commit, may_append, columns = facts
         if is_standby:
             raise self._appends.refuse_standby()
         if encoding not in {"UTF8", "SQL_ASCII"}:  # a name that it lacks would fail the whole batch
@@ -82,7 +84,11 @@ class PostgreSQLStore:
                 await self._appends.run(f"{LOCK}{PREPARE}; COMMIT")
             except InsufficientPrivilege as error:
                 raise StorageError(f"{first_line(error)}. Its owner has to run: {PREPARE}") from error
-        await self.append(FIRST_WIZARDS, START, len(FIRST_WIZARDS))  # none fits if there are any
+        elif not may_append:
+            raise StorageError("the role may not INSERT into the table wizards")
+        [found] = await self._appends.run("SELECT 1 FROM wizards LIMIT 1")
+        if not found:  # else no lock is taken: a process can start while appends wait for a standby
+            await self.append(FIRST_WIZARDS, START, len(FIRST_WIZARDS))
 
     async def read(self, after: Row) -> list[Row]:
         try:
