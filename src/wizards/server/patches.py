@@ -165,7 +165,7 @@ def make_raise_shutdown(expected: Callable[..., Any]) -> Callable[..., Any]:
         context = local.get("context")
         if isinstance(context, ServerContext):
             if context.owns_process and trigger is local["shutdown_trigger"]:  # the sockets listen by now
-                command_line.notify_ready()
+                worker_process.notify_ready()
             return drain_then_raise(trigger, local)
         return expected(trigger)
 
