@@ -81,7 +81,7 @@ class FastPathMiddleware:
         if has_extensions and decision.endpoint not in self._views:
             await self._quart(scope, receive, send)
             return
-        if decision.may_have_body:
+        if decision.may_have_body or decision.is_followed:
             if not await request_bodies.drain_body(receive):
                 return
             send = request_bodies.close_after_response(send) if decision.has_conflicting_length else send
