@@ -153,6 +153,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 BLOCKS = [
+    b"Host: c\r\n",
     b"Host: a\r\n",
     b"host:  b  \r\nAccept: */*\r\nX-Odd:\r\n",
     b"Host: a\r\nAccept: text/html, application/json;q=0.9\r\nAccept-Encoding: gzip\r\n",
@@ -161,8 +162,8 @@ BLOCKS = [
 ]
 UPGRADE = b"Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket"
 ODD_BLOCKS = [
-    b"",
     b"Host: c\r\n",
+    b"",
     b"Host: a\r\nHost: a\r\n",
     b"Host: a\r\nConnection: close\r\n",
     b"Host: a\r\nConnection: keep-alive, close\r\n",

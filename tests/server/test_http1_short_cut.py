@@ -12,7 +12,7 @@ import pytest
 from hypercorn.logging import Logger
 from hypercorn.statsd import StatsdLogger
 
-from support.short_cut import Counting, Served, patch_short_cut, start, turn
+from support.short_cut import Counting, Recorder, Served, patch_short_cut, start, turn
 from wizards.server import http1_heads, http1_short_cut
 from wizards.server.http1 import HTTP1Protocol
 
@@ -57,6 +57,11 @@ async def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await server.end()
 
 
+def has_used_h11(server: Served) -> bool:
+    """Return whether h11 has parsed any request of the one connection that is open."""
+    return server.connection.protocol.protocol.connection.their_http_version is not None  # type: ignore[union-attr]
+
+
 async def test_known_blocks(serve: Serve) -> None:
     """A block that any connection has sent before needs no h11, from the first request of a connection on."""
     server = await serve(hello)
@@ -66,6 +71,9 @@ async def test_known_blocks(serve: Serve) -> None:
             received = await client.send(GET)
             assert received.startswith(b"HTTP/1.1 200 \r\ncontent-length: 5\r\ndate: ")
             assert received.endswith(b" GMT\r\nserver: hypercorn-h11\r\n\r\nHello")
+        assert not has_used_h11(server)
+        client.transport.abort()
+        await turn()
     assert server.taken == 4
 
 
@@ -87,23 +95,56 @@ async def test_other_requests(serve: Serve, data: bytes) -> None:
     assert server.taken == 0
 
 
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        *((f"Connection: {value}", 1) for value in ("keep-alive", "Keep-Alive")),
+        *((f"Connection: {value}", 0) for value in ("close", "keep-alive, close", "x")),
+        *((header, 0) for header in ("Content-Length: 0", "Upgrade: x", "Expect: x")),
+    ],
+)
+async def test_what_is_learned(serve: Serve, header: str, taken: int) -> None:
+    """A block with a header that concerns more than its own request is not learned."""
+    server = await serve(hello)
+    for _ in range(2):
+        client = await server.connect()
+        assert await client.send(f"GET / HTTP/1.1\r\nHost: test\r\n{header}\r\n\r\n".encode())
+    assert server.taken == taken
+
+
 async def test_halves(serve: Serve) -> None:
-    """Bytes that look like a known request, but continue something else, are no request."""
+    """Bytes that look like a request, but continue something else, are no request, and nothing is learned."""
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append((scope["method"], await receive()))
+        seen.append((scope["method"], scope["headers"], await receive()))
         await answer(send, b"")
 
     server = await serve(app)
     client = await server.connect()
     await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(GET))
     await client.send(GET)
-    assert seen == [("POST", {"type": "http.request", "body": GET, "more_body": True})]
+    assert [(method, message["body"]) for method, _, message in seen] == [("POST", GET)]
     client = await server.connect()
-    await client.send(b"GET / HTTP/1.1\r\nX: ")
-    await client.send(GET)
-    assert len(seen) == 2
+    await client.send(b"GET / HTTP/1.1\r\nX-Forged: ")
+    await client.send(GET.replace(b"test", b"new"))
+    await client.send(GET.replace(b"test", b"new"))
+    assert [headers for _, headers, _ in seen[1:]] == [
+        [(b"x-forged", b"GET / HTTP/1.1"), (b"host", b"new")],
+        [(b"host", b"new")],
+    ]
+    assert server.taken == 0
+
+
+async def test_order(serve: Serve) -> None:
+    """A known request never overtakes what has arrived before it."""
+    server = await serve(hello)
+    client = await server.connect()
+    reader = server.connection.reader
+    reader.feed_data(GET.replace(b"GET", b"POST"))
+    reader.feed_data(GET)
+    await client.settle()
+    assert client.received.count(b"Hello") == 2
     assert server.taken == 0
 
 
@@ -350,6 +391,99 @@ async def test_application_fails(serve: Serve, protocol: type[HTTP1Protocol]) ->
     assert server.taken == 2 * (protocol is Counting)
 
 
+@PROTOCOLS
+async def test_log_fails(serve: Serve, protocol: type[HTTP1Protocol]) -> None:
+    """A logger that fails while the server itself answers ends the connection, and nothing else."""
+
+    class Failing(Recorder):
+        async def access(self, request: Any, response: Any, request_time: float) -> None:  # noqa: ARG002
+            if request["path"] != "/learn":
+                raise RuntimeError
+
+    async def app(*_: Any) -> None:
+        pass
+
+    server = await serve(app, protocol=protocol, logger_class=Failing)
+    client = await server.connect()
+    assert (await client.send(GET)).startswith(b"HTTP/1.1 500 ")
+    assert client.end == "end"
+    assert await (await server.connect()).send(GET)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("more", [GET, b""], ids=["more", "end"])
+async def test_in_the_middle(serve: Serve, protocol: type[HTTP1Protocol], pieces: int, more: bytes) -> None:
+    """A client that sends more, or ends its side, amid a body gets the rest, and all it asked for."""
+    size = 2**22
+    sent: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
+        await answer(send, *([bytes(size // pieces)] * pieces))
+        sent.append(len(sent))
+
+    server = await serve(app, protocol=protocol)
+    client = await server.connect()
+    client.transport.pause_reading()
+    await client.send(GET)
+    if more:
+        await client.send(more)
+    else:
+        client.transport.write_eof()
+        await turn()
+    assert sent == []
+    client.transport.resume_reading()
+    await client.settle()
+    requests = 2 if more else 1
+    assert sent == list(range(requests))
+    assert client.received.count(b"HTTP/1.1 200 ") == requests
+    assert client.received.count(b"\0") == requests * size
+    assert client.end == ("" if more else "end")
+    assert server.taken == (protocol is Counting)
+
+
+@PROTOCOLS
+async def test_stop_in_the_middle(serve: Serve, protocol: type[HTTP1Protocol]) -> None:
+    """A stop lets a response end that has begun, then closes its connection."""
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await gate.wait()
+        await send({"type": "http.response.body", "body": b"b"})
+
+    server = await serve(app, protocol=protocol, graceful_timeout=30)
+    client = await server.connect()
+    assert (await client.send(GET)).endswith(b"\r\n\r\na")
+    server.stop.set()
+    assert server.server.context is not None
+    await server.server.context.terminated.wait()
+    gate.set()
+    await asyncio.wait_for(client.ended.wait(), 30)
+    assert client.received.endswith(b"\r\n\r\nab")
+    await asyncio.wait_for(server.task, 30)
+
+
+@PROTOCOLS
+async def test_listening_application(serve: Serve, protocol: type[HTTP1Protocol]) -> None:
+    """An application that listens while it answers hears the end once its response is complete."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        listening = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        await hello(scope, receive, send)
+        seen.append(await listening)
+
+    server = await serve(app, protocol=protocol)
+    client = await server.connect()
+    await client.send(GET)
+    assert seen == [{"type": "http.disconnect"}]
+    assert client.end == ""
+
+
 async def test_own_task(serve: Serve) -> None:
     """Each request runs in a task of its own: what it sets in its context, no other request sees."""
     seen = []
@@ -407,6 +541,7 @@ async def test_no_body(serve: Serve) -> None:
     assert head + b"Hello" == whole
     assert unchanged == head.replace(b" 200 ", b" 304 ")
     assert server.taken == 3
+    assert not has_used_h11(server)
 
 
 async def test_chunked(serve: Serve) -> None:

@@ -48,7 +48,7 @@ def learn(blocks: dict[bytes, Headers], block: bytes, request: h11.Request, *, a
 def write_head(response: Any, config: Config) -> tuple[bytes, int]:
     """Return the head of a response as h11 writes it, and the length of its body.
 
-    Raises what h11 raises if it is invalid, and ValueError or TypeError if h11 has to write it.
+    Raises what h11 raises if it is invalid, and another exception if h11 has to write it.
     """
     headers = response["headers"]
     if not isinstance(headers, list) or response.get("trailers", False):  # an iterator would be used up
@@ -64,6 +64,6 @@ def _write(status: int, headers: Any, config: Config, second: int) -> tuple[byte
     lengths = [int(value) for name, value in response.headers if name == b"content-length"]
     lines = b"".join(b"%b: %b\r\n" % header for header in response.headers.raw_items())
     is_framed = not FRAMING.isdisjoint(name for name, _ in response.headers)
-    if is_framed or len(lines) > MAX_HEAD_LENGTH or not (lengths or status in NO_BODY):
+    if is_framed or len(lines) > MAX_HEAD_LENGTH:
         raise ValueError(lines)
     return b"HTTP/1.1 %d \r\n%b\r\n" % (status, lines), 0 if status in NO_BODY else lengths[0]

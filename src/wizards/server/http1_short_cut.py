@@ -14,8 +14,8 @@ What it may never change: a byte that is sent, what the application is told, wha
 handles only the usual case. If anything else happens before the response is complete, it hands the request
 over to Hypercorn, at whatever point it has reached (`KnownStream.hand_over`): h11 parses the request after
 all, and is told how much of the response has been sent. Causes: the client leaves or sends more, the server
-stops, the application fails, the head of the response concerns the connection or would be refused by h11, the
-body has not the length that the head says. If the time of a read is limited, there is no short cut.
+drains, the application fails, the head of the response concerns the connection or would be refused by h11,
+the body has not the length that the head says. If the time of a read is limited, there is no short cut.
 """
 
 import asyncio
@@ -115,7 +115,7 @@ class ShortCutProtocol(HTTP1Protocol):
         line = REQUEST_LINE.match(data)
         headers = self._blocks.get(data[line.end() :]) if line else None
         is_last = self.keep_alive_requests + 1 >= self.config.keep_alive_max_requests
-        if line is None or headers is None or is_last or self.context.is_draining:
+        if line is None or headers is None or is_last:
             return False
         self._is_clean = self._is_clean or self._waits()
         if self._is_clean:
@@ -227,7 +227,7 @@ class KnownStream(HTTPStream):
         is_last = not message.get("more_body", False)
         end = self._sent + len(body)
         fits = end == self._length if is_last else end <= self._length
-        if not fits or self.context.terminated.is_set():
+        if not fits:
             return False
         data, self._head, self._sent = self._head + body, b"", end
         transport = self._protocol.tcp.writer.transport
