@@ -414,7 +414,7 @@ async def test_log_fails(serve: Serve, protocol: type[HTTP1Protocol]) -> None:
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("more", [GET, b""], ids=["more", "end"])
 async def test_in_the_middle(serve: Serve, protocol: type[HTTP1Protocol], pieces: int, more: bytes) -> None:
-    """A client that sends more, or ends its side, amid a body gets the rest, and all it has asked for."""
+    """A client that sends more, or ends its side, amid a body gets the rest, and all it asked for."""
     size = 2**22
     sent: list[int] = []
 
