@@ -74,14 +74,15 @@ def digest(*objects: Any) -> str:
 @contextmanager
 def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[None]:
     """Patch the Hypercorn server whose lifespan has that `state`, and tell `server` its context."""
+    lifespan = (state, server)
     with _lock:
         _apply([HOOK])
-        _lifespans.append((state, server))
+        _lifespans.append(lifespan)
     try:
         yield
     finally:
         with _lock:
-            _lifespans[:] = [lifespan for lifespan in _lifespans if lifespan[1] is not server]
+            _lifespans[:] = [other for other in _lifespans if other is not lifespan]
             if not _lifespans:
                 _restore()
         if server.context is not None:

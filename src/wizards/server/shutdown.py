@@ -87,21 +87,15 @@ class ServerContext(WorkerContext):
     async def drain(
         self, servers: list[asyncio.Server], own: list[socket.socket], *, is_worker: bool
     ) -> None:
-        """Cease to listen, and serve the connected clients. A cancellation leaves it at that."""
+        """Stop listening, and serve the connected clients. A cancellation undoes nothing."""
         loop = asyncio.get_running_loop()
         latest = loop.time() + DRAIN_TIMEOUT
-        all_told = loop.time() + (DRAIN_IDLE_SECONDS if is_worker else 0)
         self.is_draining = True
-        while loop.time() < all_told and all(map(_is_listening, own)):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        if is_worker:
+            await _until_all_workers_are_told(own)
         while loop.time() < latest and any(map(_has_pending_connections, own)):  # noqa: ASYNC110
             await asyncio.sleep(0)  # meanwhile the server accepts them
-        for server in servers:
-            for listener in server.sockets:
-                loop.remove_reader(listener)  # closed, the server would fail at connections just accepted
-        for listener in own:
-            with suppress(OSError):  # another worker has done so
-                listener.shutdown(socket.SHUT_RDWR)
+        _stop_listening(servers, own)
         seen = -1
         while (seen != self._seen or self._shaking_hands(servers)) and loop.time() < latest:
             seen = self._seen
@@ -115,16 +109,17 @@ class ServerContext(WorkerContext):
         transports = sum(
             getattr(server, "_active_count", 0) + len(getattr(server, "_clients", ())) for server in servers
         )
-        return transports > len(self.connections)
+        connections = sum(not isinstance(one, asyncio.DatagramProtocol) for one in self.connections)
+        return transports > connections
 
     def _end_connections(self) -> None:
-        for connection in self.connections:
+        for connection in tuple(self.connections):
             connection.expire()
         asyncio.get_running_loop().call_later(ABORT_TIMEOUT, self._abort_connections)
 
     def _abort_connections(self) -> None:
         self.is_aborted = True
-        for connection in self.connections:
+        for connection in tuple(self.connections):
             connection.abort()
 
 
@@ -153,6 +148,22 @@ def _own_listeners(local: Mapping[str, Any]) -> list[socket.socket]:
     return [
         listener for bind, listener in zip(binds, listeners, strict=False) if not bind.startswith("fd://")
     ]
+
+
+async def _until_all_workers_are_told(shared: list[socket.socket]) -> None:
+    # Unless one of them has shut a shared socket down already, which ends accepting for all.
+    end = asyncio.get_running_loop().time() + DRAIN_IDLE_SECONDS
+    while asyncio.get_running_loop().time() < end and all(map(_is_listening, shared)):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+def _stop_listening(servers: list[asyncio.Server], own: list[socket.socket]) -> None:
+    for server in servers:
+        for listener in server.sockets:  # if it were closed now, connections just accepted would fail
+            asyncio.get_running_loop().remove_reader(listener)
+    for listener in own:
+        with suppress(OSError):  # another worker has done so
+            listener.shutdown(socket.SHUT_RDWR)
 
 
 def _is_listening(listener: socket.socket) -> bool:
