@@ -5,6 +5,7 @@ import random
 import socket
 import sqlite3
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import AsyncMock
 
@@ -14,6 +15,7 @@ from hypercorn.config import Config
 from support.connections import Application, make, settle
 from support.http2_frames import BAD_GET, GET, PREFACE, SETTINGS, frame
 from support.servers import Server
+from wizards.server import shutdown
 from wizards.server.connections import Connection
 from wizards.server.http2 import HTTP2Protocol
 from wizards.server.shutdown import ServerContext
@@ -133,6 +135,18 @@ async def test_drain() -> None:
     assert context.is_draining
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+def test_listener_that_two_workers_have_shut_down() -> None:
+    """A listening socket that was shut down, once or twice, has no pending connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()):
+            assert shutdown._has_pending_connections(listener)
+            listener.accept()[0].close()
+        for _ in range(2):
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            assert not shutdown._has_pending_connections(listener)
 
 
 async def test_abort(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_url_without_a_file_is_refused(url: str) -> None:
     ("url", "shown"),
     [
         ("postgresql://merlin@a:5432,b,c:5434/wizards", "postgresql://merlin@a,b,c/wizards"),
-        ("postgres://merlin@[::1]:5433/wizards", "postgresql://merlin@::1/wizards"),
+        ("postgres://merlin@[::1]:5433/wizards", "postgresql://merlin@[::1]:5433/wizards"),
         ("postgresql:///wizards?host=a,b&port=5432,5433", "postgresql://a,b/wizards"),
         ("postgresql://db/wizards?connect_timeout=3&keepalives_idle=30", "postgresql://db/wizards"),
         ("postgresql://db/wizards?gssencmode=disable&channel_binding=prefer", "postgresql://db/wizards"),

@@ -171,6 +171,8 @@ def _is_listening(listener: socket.socket) -> bool:
 
 
 def _has_pending_connections(listener: socket.socket) -> bool:
+    if not _is_listening(listener):  # once two workers have shut it down, Linux calls it readable
+        return False
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     return any(event & select.POLLIN for _, event in poll.poll(0))

@@ -96,5 +96,8 @@ def parse_url(url: str) -> tuple[str, str]:
         parameters.setdefault("target_session_attrs", "read-write")
     user = f"{parameters['user']}@" if "user" in parameters else ""
     # A password with an @ in it leaves its end in the host.
-    where = f"postgresql://{user}{host.rpartition('@')[2]}/{parameters.get('dbname', '')}"
+    place = host.rpartition("@")[2]
+    if "port" in parameters and "," not in host:
+        place = f"{f'[{place}]' if ':' in place else place}:{parameters['port']}"
+    where = f"postgresql://{user}{place}/{parameters.get('dbname', '')}"
     return make_conninfo("", **parameters), where
