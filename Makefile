@@ -18,8 +18,8 @@ run: $(VENV)/installed  ## serve on http://127.0.0.1:8000 with the list in ./wiz
 	@$(END_WITH_TERMINAL) exec $(VENV)/bin/hypercorn --config hypercorn.toml --workers 0 $(ARGS) asgi:app
 
 dev: $(VENV)/installed  ## serve with debug pages and hot reload
-	@$(if $(ARGS),,$(VENV)/bin/python tools/check_bind.py --bind 127.0.0.1:8000 asgi:app)
-	@$(END_WITH_TERMINAL) exec $(VENV)/bin/quart --app asgi --debug run --port 8000 $(ARGS)
+	@$(VENV)/bin/python tools/check_bind.py --config hypercorn.toml $(ARGS) asgi:app
+	@$(END_WITH_TERMINAL) WIZARDS_DEBUG=true exec $(VENV)/bin/hypercorn --config hypercorn.toml --reload $(ARGS) asgi:app
 
 test: $(VENV)/developing  ## run every test; a test that lacks a program is skipped with the reason
 	@echo "The tests start and stop hundreds of servers: this takes five minutes on two fast cores, fifteen on"
