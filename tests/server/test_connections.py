@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 from hypercorn.config import Config
+from hypercorn.events import Closed
 
 from support.connections import Application, make, settle
 from support.http2_frames import BAD_GET, GET, PREFACE, SETTINGS, frame
@@ -135,6 +136,18 @@ async def test_drain() -> None:
     assert context.is_draining
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+async def test_pipelined_request_behind_a_lost_client() -> None:
+    """A connection ends when its client is lost, although a request waits for the response before it."""
+    connection = make(Connection, Application(waits=True))
+    connection.reader.feed_data(2 * b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+    running = asyncio.create_task(connection.run())
+    await settle()
+    assert not running.done()
+    await connection.protocol.handle(Closed())
+    async with asyncio.timeout(10):
+        await running
 
 
 def test_listener_that_two_workers_have_shut_down() -> None:

@@ -1,7 +1,8 @@
 """The fast path answers like Quart and leaves every request to Quart if the app has extensions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,42 @@ async def test_further_blueprint_reads_bodies(app: Quart, client: AsyncClient) -
     app.register_blueprint(further)
     assert (await client.post("/echo", content=b"Expelliarmus")).json() == "Expelliar"
     assert (await client.request("GET", "/wizards?name=Luna", content=b"x" * 99)).text.count("Luna") == 1
+
+
+@pytest.mark.parametrize("extend", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/wizards"), ("GET", "/wizards"), ("GET", "/no"), ("OPTIONS", "/"), ("POST", "/x")],
+)
+async def test_bodies_end_before_the_response(app: Quart, method: str, path: str, *, extend: bool) -> None:
+    """A body ends before the response, and a conflicting length ends the connection, also with hooks."""
+    if extend:
+        app.before_request(_do_nothing)
+    pieces = [{"type": "http.request", "body": b"x", "more_body": True}] * 20
+    received = iter([*pieces, {"type": "http.request", "body": b"", "more_body": False}])
+    starts: list[Any] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            assert next(received, None) is None
+            starts.append(message["headers"])
+
+    headers = [(b"host", b"t"), (b"content-length", b"3"), (b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "http_version": "1.1", "method": method, "path": path, "headers": headers}
+    await app(scope, partial(_next_message, received), send)  # type: ignore[arg-type]
+    assert (b"connection", b"close") in starts[0]
+
+
+async def _next_message(received: Iterator[Any]) -> Any:
+    return next(received)
+
+
+async def test_overlong_accept_is_ignored(client: AsyncClient) -> None:
+    """An Accept that Werkzeug would parse for seconds counts as none; a shorter one counts."""
+    for spaces, expected in ((900, "application/json"), (60_000, "text/html; charset=utf-8")):
+        accept = f"application/json{' ' * spaces};q=1"
+        response = await client.get("/wizards", headers={"Accept": accept})
+        assert response.headers["Content-Type"] == expected
 
 
 async def test_websocket_of_a_user_keeps_its_headers(app: Quart) -> None:

@@ -1,19 +1,47 @@
-"""HTTP/1.1: which connections may change to HTTP/2, and which response is a connection's last one."""
+"""HTTP/1.1: complete upgrades, the last response of a connection, and the end of a connection."""
 
 from dataclasses import replace
+from typing import Any
 
 import h11
+from hypercorn.events import Closed
+from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
-from wizards.server.shutdown import ServerContext
+from wizards.server.shutdown import Event, ServerContext
+
+
+class ReadGate(Event):
+    """Hypercorn's event for which a pipelined request waits, until the response before is complete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_closed = False
+
+    async def wait(self) -> None:
+        """Wait for the event. Raises ConnectionAbortedError if the connection has closed meanwhile."""
+        await super().wait()
+        if self.is_closed:
+            raise ConnectionAbortedError
 
 
 class HTTP1Protocol(H11Protocol):
-    """HTTP/1.1 that ignores an upgrade to HTTP/2 unless it is complete, and drains."""
+    """HTTP/1.1 that ignores incomplete upgrades to HTTP/2, drains, and ends with its connection."""
 
     context: ServerContext
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.can_read: ReadGate = ReadGate()
+
+    async def handle(self, event: ConnectionEvent) -> None:
+        """Take what the client sends; at the end wake the reader, which Hypercorn leaves waiting."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            self.can_read.is_closed = True
+            await self.can_read.set()
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream has to say; during a drain tell the client to close."""

@@ -6,8 +6,8 @@
   view, a session interface, another connection class), Quart handles every request. The answers are the same.
 - Each `send` gets messages of its own, because middlewares append to them.
 - Quart handles errors, so handlers that are registered on the app apply.
-- No route of ours reads a body, so the bodies of requests to our routes are drained (see `request_bodies`),
-  also if Quart handles the request.
+- No route of ours reads a body, so bodies are drained (see `request_bodies`), also if Quart handles the
+  request, unless the request is for a view that is not ours.
 """
 
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ RECEIVERS = [signal.receivers for signal in SIGNALS]
 class RoutingDecision(NamedTuple):
     """Quart's decision on a request, and what is answered or asked directly, without Quart.
 
-    The endpoint is empty if Quart redirects or refuses the request, or answers it itself (OPTIONS).
+    The endpoint is empty if Quart redirects or refuses the request.
     """
 
     endpoint: str
@@ -78,19 +78,18 @@ class FastPathMiddleware:
         headers = [part for header in scope["headers"] if header[0] in DECIDING_HEADERS for part in header]
         has_extensions = self._has_extensions()
         decision = self._decide(scope, headers) if has_extensions else self._decision(scope, headers)
-        if has_extensions and decision.endpoint not in self._views:
+        if decision.has_conflicting_length:
+            send = request_bodies.close_after_response(send)
+        if decision.endpoint and decision.endpoint not in self._views:  # a user's own view may read the body
             await self._quart(scope, receive, send)
             return
-        if decision.may_have_body or decision.is_followed:
-            if not await request_bodies.drain_body(receive):
-                return
-            send = request_bodies.close_after_response(send) if decision.has_conflicting_length else send
-        if has_extensions or decision.direct is None:
-            # A follower's request lasts until Quart hears that the client has left.
-            rest = (
-                request_bodies.without_body(receive) if decision.is_followed else request_bodies.never_receive
-            )
-            await self._quart(scope, rest, send)
+        needs_drain = decision.may_have_body or decision.is_followed
+        if needs_drain and not await request_bodies.drain_body(receive):
+            return
+        if decision.is_followed:  # until Quart hears that the client has left
+            await self._quart(scope, request_bodies.without_body(receive), send)
+        elif has_extensions or decision.direct is None:
+            await self._quart(scope, request_bodies.never_receive, send)
         else:
             await self._answer(decision.direct, scope, send)
 
@@ -131,19 +130,18 @@ class FastPathMiddleware:
         reduced: Any = {**scope, "headers": pairs, "query_string": b""}
         request = TolerantHTTPConnection(self._app, reduced).request
         endpoint = self._endpoint(request)
+        shown = endpoint if request.method in ("GET", "HEAD") else ""  # Quart answers OPTIONS itself
+        is_followed = shown == LIST and preferred_type(request) == EVENTS
         direct: Answer | ListRequest | None = None
-        is_followed = endpoint == LIST and preferred_type(request) == EVENTS
-        if endpoint == LIST and not is_followed:
+        if shown == LIST and not is_followed:
             direct = ListRequest.parse(request)
-        elif endpoint in FIXED:
-            direct = FIXED[endpoint].answer(request)
+        elif shown in FIXED:
+            direct = FIXED[shown].answer(request)
         may_have_body = request_bodies.may_have_body(scope["http_version"], headers)
         has_conflict = request_bodies.has_conflicting_length(headers)
         return RoutingDecision(endpoint, may_have_body, has_conflict, direct, is_followed)
 
     def _endpoint(self, request: Request) -> str:
-        if request.method not in ("GET", "HEAD"):
-            return ""
         try:
             endpoint: str = self._app.create_url_adapter(request).match()[0]  # type: ignore[union-attr]
         except HTTPException:  # RequestRedirect is one, too
