@@ -7,6 +7,7 @@ import sqlite3
 import ssl
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -18,6 +19,7 @@ from support.http2_frames import BAD_GET, GET, PREFACE, SETTINGS, frame
 from support.servers import Server
 from wizards.server import shutdown
 from wizards.server.connections import Connection
+from wizards.server.http1 import HTTP1Protocol
 from wizards.server.http2 import HTTP2Protocol
 from wizards.server.shutdown import ServerContext
 
@@ -138,13 +140,25 @@ async def test_drain() -> None:
         socket.create_connection(("127.0.0.1", port))
 
 
-async def test_pipelined_request_behind_a_lost_client() -> None:
+class Stream(Application):
+    """An application whose responses go on until the client has left."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests.append(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begin", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+async def test_pipelined_request_behind_a_lost_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection ends when its client is lost, although a request waits for the response before it."""
-    connection = make(Connection, Application(waits=True))
+    monkeypatch.setattr("hypercorn.protocol.H11Protocol", HTTP1Protocol)
+    connection = make(Connection, Stream())
     connection.reader.feed_data(2 * b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
     running = asyncio.create_task(connection.run())
     await settle()
-    assert not running.done()
+    assert connection.writer.sent.endswith(b"begin\r\n")
     await connection.protocol.handle(Closed())
     async with asyncio.timeout(10):
         await running
