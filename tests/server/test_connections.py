@@ -160,6 +160,7 @@ async def test_pipelined_request_behind_a_lost_client(monkeypatch: pytest.Monkey
     await settle()
     assert connection.writer.sent.endswith(b"begin\r\n")
     await connection.protocol.handle(Closed())
+    connection.reader.feed_eof()
     async with asyncio.timeout(10):
         await running
 

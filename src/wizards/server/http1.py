@@ -1,5 +1,6 @@
 """HTTP/1.1: complete upgrades, the last response of a connection, and the end of a connection."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,10 @@ class HTTP1Protocol(H11Protocol):
         if isinstance(event, Closed):
             self.can_read.is_closed = True
             await self.can_read.set()
+
+    async def _handle_events(self) -> None:
+        with suppress(ConnectionAbortedError):  # an exception would cancel the request that is ending
+            await super()._handle_events()
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream has to say; during a drain tell the client to close."""
