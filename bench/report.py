@@ -17,7 +17,7 @@ from .promises import PROMISES, Promise
 from .services import ASGI_SERVERS, FLASK, FLASK_SQLITE, FLOOR, Contender
 
 PACKAGES = (
-    *("wizards", "quart", "flask", "fastapi", "starlette", "blacksheep"),
+    *("quart-wizards", "quart", "flask", "fastapi", "starlette", "blacksheep"),
     *("hypercorn", "uvicorn", "httptools", "uvloop", "granian", "gunicorn"),
 )
 
