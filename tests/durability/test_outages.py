@@ -161,7 +161,7 @@ def test_unusable_storage_fails_the_start(tmp_path: Path, case: str) -> None:
     with Server(tmp_path, url) as server:
         assert server.wait() == 1
     (line,) = server.output().splitlines()
-    where = url.removeprefix("sqlite:///").replace(":secret", "").replace(":1/", "/")
+    where = url.removeprefix("sqlite:///").replace(":secret", "")
     assert line.startswith(f"WIZARDS_DATABASE_URL: {where} cannot be used: ")
     assert reason in line
 
