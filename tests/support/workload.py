@@ -79,10 +79,10 @@ async def run_workload(
 
 
 async def append_until_acknowledged(server: Server, name: str) -> list[Record]:
-    """Append, with a new name for each try, until a 200 arrives; fail after the third try."""
+    """Append, with a new name for each try, until a 200 arrives; fail after the tenth try."""
     history: list[Record] = []
     async with make_client(1) as client:
         while not history or history[-1].status != 200:
-            assert len(history) < 3, history
+            assert len(history) < 10, history
             history.append(await send(client, server.base_url, f"{name}.{len(history)}"))
     return history
