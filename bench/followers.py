@@ -37,7 +37,7 @@ HTTP2 = [
 
 
 class Cost(NamedTuple):
-    """What was measured, or is promised at the most."""
+    """What was measured, or is promised at most."""
 
     first: float  # milliseconds from the append's request to the first follower
     last: float

@@ -233,7 +233,7 @@ async def test_batch_that_waited_has_a_second(
 
 
 async def test_closed_roster_refuses_until_it_is_opened(store: SteppedStore, roster: Roster) -> None:
-    """After `close` every request is refused and the store stays closed; `open` loads the list anew."""
+    """After `close` every request is refused and the store stays closed; `open` loads the list again."""
     await roster.open()
     await roster.close()
     for request in (roster.read, partial(roster.append, "Luna")):

@@ -39,7 +39,7 @@ class Patch(NamedTuple):
     with_source_of: tuple[str, ...] = ()  # other names in the module that it relies on
 
 
-# Applied for each lifespan, whoever runs it. The rest is applied when Hypercorn makes its context with it.
+# Applied for each lifespan, under any server. The other patches are applied when Hypercorn makes its context.
 HOOK = Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec118", ("worker_serve",))
 
 PATCHES = (
