@@ -96,7 +96,7 @@ class Roster:
 
     def _reset(self) -> None:
         self.rendered = RenderedList()  # as far as this process knows the list
-        self.has_grown = asyncio.Event()  # set when names are added, by whatever process; a Feed clears it
+        self.has_grown = asyncio.Event()  # set when names of any process are added; a Feed clears it
         self._last: Row = START
         self._reads, self._appends = Lane(), Lane()
         self._tasks: set[asyncio.Task[Snapshot | None]] = set()
@@ -106,7 +106,7 @@ class Roster:
         self._outages: set[Lane] = set()
 
     async def open(self) -> Snapshot:
-        """Open the store, load the list and return it. Raises whatever the store raises.
+        """Open the store, load the list and return it. Raises what the store raises.
 
         Without it the first request opens the store. A cancellation leaves the roster closed.
         """
@@ -191,7 +191,7 @@ class Roster:
                 async with asyncio.timeout(max(1, STORAGE_TIMEOUT - (begin - batch.opened))):
                     await self._load()
                     await self._exchange(batch)
-            except Exception as error:  # noqa: BLE001  # whatever a driver raises is an outage
+            except Exception as error:  # noqa: BLE001  # any exception of a driver is an outage
                 self._note_failure(lane, error)
                 return None
             finally:

@@ -12,7 +12,7 @@ specification demands, and both are written at once.
 
 What it may never change: a byte that is sent, what the application is told, what is logged and counted. So it
 handles only the usual case. If anything else happens before the response is complete, it hands the request
-over to Hypercorn, at whatever point it has reached (`KnownStream.hand_over`): h11 parses the request after
+over to Hypercorn, at any point that it has reached (`KnownStream.hand_over`): h11 parses the request after
 all, and is told how much of the response has been sent. Causes: the client leaves or sends more, the server
 drains, the application fails, the head of the response concerns the connection or would be refused by h11,
 the body has not the length that the head says. If the time of a read is limited, there is no short cut.

@@ -1,4 +1,4 @@
-"""Graceful shutdown, on top of Hypercorn's own, whatever tells the server to stop.
+"""Graceful shutdown, on top of Hypercorn's own, for each trigger of a stop.
 
 Told to stop, Hypercorn at once closes its listening sockets and every idle connection. Requests that have
 arrived but are not read yet are dropped then. So the server first drains, inside the function in which

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import NamedTuple, Self
 
 from quart import Request, Response
-from werkzeug.datastructures import Headers, Range
+from werkzeug.datastructures import ETags, Headers, Range
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_etags, quote_etag
 
@@ -78,9 +78,8 @@ class FixedDocument:
 
     def answer(self, request: Request) -> Answer:
         """Return the document (200), or only that it is unchanged (304) or another (412)."""
-        if request.if_match and self._etag not in request.if_match:
-            return self._whole._replace(status=412)
-        return self._not_modified if request.if_none_match.contains_weak(self._etag) else self._whole
+        status = _evaluate_preconditions(self._etag, request.if_match, request.if_none_match)
+        return self._not_modified if status == 304 else self._whole._replace(status=status)
 
 
 def preferred_type(request: Request) -> str | None:
@@ -99,9 +98,11 @@ def render(snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> 
     """
     document = snapshot.json if preferences.json else snapshot.html
     if not is_append:
-        if preferences.if_match and document.etag not in parse_etags(preferences.if_match):
-            return _whole(document, preferences, 412)
-        if parse_etags(preferences.if_none_match).contains_weak(document.etag):
+        conditions = parse_etags(preferences.if_match), parse_etags(preferences.if_none_match)
+        status = _evaluate_preconditions(document.etag, *conditions)
+        if status == 412:
+            return _whole(document, preferences, status)
+        if status == 304:
             # A cache would take metadata of the body for those of its copy (RFC 9110, 15.4.5).
             return Answer(304, (_etag(document, weak=preferences.gzip), *LIST_HEADERS), ())
     part = _requested_range(document, preferences)
@@ -117,6 +118,13 @@ def render(snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> 
     if part is not None and not is_append:
         raise RequestedRangeNotSatisfiable(document.plain.size)
     return _whole(document, preferences, 200)
+
+
+def _evaluate_preconditions(etag: str, if_match: ETags, if_none_match: ETags) -> int:
+    """Return the status of a read with these preconditions (RFC 9110, 13.2.2): 200, 304 or 412."""
+    if if_match and etag not in if_match:
+        return 412
+    return 304 if if_none_match.contains_weak(etag) else 200
 
 
 def _requested_range(document: Document, preferences: Preferences) -> range | None:
