@@ -49,8 +49,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         max_name_length=app.config["MAX_NAME_LENGTH"],
         is_shutting_down=server.is_shutting_down,
     )
-    _add_web(app)
     _add_lifespan(app, roster, server, store)
+    _add_web(app)
     return app
 
 

@@ -282,6 +282,36 @@ async def test_signal_and_session_receivers_see_each_request(app: Quart, client:
     assert "session" in seen
 
 
+@pytest.mark.parametrize("name", ["preprocess_request", "dispatch_request", "request_class", "make_response"])
+async def test_replaced_attributes_take_effect(app: Quart, client: AsyncClient, name: str) -> None:
+    """A method or a class that is replaced on the app turns the fast path off; what Quart caches does not."""
+    quart_requests = QuartRequests(app)
+    assert app.jinja_env is not None
+    await client.get("/wizards")
+    assert quart_requests.count == 0
+    setattr(app, name, getattr(app, name))
+    await client.get("/wizards")
+    assert quart_requests.count == 1
+
+
+async def test_replaced_dictionary_of_hooks_takes_effect(app: Quart, client: AsyncClient) -> None:
+    """Hooks in a dictionary that replaces the app's own one are run."""
+    await client.get("/wizards")
+    app.before_request_funcs = {None: [lambda: ("refused", 401)]}
+    assert (await client.get("/wizards?name=Eve")).status_code == 401
+
+
+async def test_quarts_own_empty_lists_are_no_hooks(app: Quart, client: AsyncClient) -> None:
+    """What Quart registers itself, at requests that it handles, does not turn the fast path off."""
+    quart_requests = QuartRequests(app)
+    for method, target in (("OPTIONS", "/wizards"), ("GET", "/nowhere"), ("POST", "/wizards")):
+        await client.request(method, target)
+    handled = quart_requests.count
+    assert handled == 3
+    await client.get("/wizards")
+    assert quart_requests.count == handled
+
+
 async def test_receivers_of_another_app_have_no_effect(app: Quart, client: AsyncClient) -> None:
     """A signal receiver of another app does not turn the fast path off."""
     request_started.connect(_do_nothing, create_app({"DATABASE_URL": "sqlite://"}), weak=False)

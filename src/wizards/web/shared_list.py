@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import AsyncGenerator, Callable
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import Self
 from urllib.parse import parse_qsl
 
 from quart import Request
@@ -15,11 +16,13 @@ from wizards.web.errors import RETRY_AFTER
 from wizards.web.fetch_metadata import append_refusal
 from wizards.web.representation import Answer, Preferences, render
 
-# Rendered answers that are kept for one snapshot. Their bodies are the list's own blocks.
+# Rendered answers that are kept for one snapshot, each for one request that the fast path has parsed and
+# keeps. Their bodies are the list's own blocks.
 MAX_ANSWERS = 256
 
 
-class ListRequest(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class ListRequest:
     """A request for the list without its query, parsed."""
 
     preferences: Preferences
@@ -42,7 +45,7 @@ class SharedList:
         self._max_name_length = max_name_length
         self._is_shutting_down = is_shutting_down
         self._snapshot: Snapshot | None = None
-        self._answers: dict[tuple[Preferences, bool], Answer] = {}
+        self._answers: dict[tuple[ListRequest, bool], Answer] = {}
 
     async def answer(self, request: ListRequest, name: str | None) -> Answer:
         """Answer a read or, with a `name`, an append.
@@ -50,7 +53,7 @@ class SharedList:
         Raises RosterError or HTTPException. A cancellation does not take the name back.
         """
         snapshot = await self._ask(request, name)
-        return self._rendered(snapshot, request.preferences, is_append=bool(name))
+        return self._rendered(snapshot, request, is_append=bool(name))
 
     async def follow(self, request: ListRequest, name: str | None, last_id: str) -> AsyncGenerator[bytes]:
         """Return the events behind `last_id`, or without it all of them, after appending `name`.
@@ -71,7 +74,7 @@ class SharedList:
         snapshot = None if name else self.roster.current()
         if snapshot is None:
             return None
-        return self._rendered(snapshot, request.preferences, is_append=False)
+        return self._rendered(snapshot, request, is_append=False)
 
     async def _ask(self, request: ListRequest, name: str | None) -> Snapshot:
         if not name:
@@ -93,21 +96,20 @@ class SharedList:
                 "This server is stopping and did nothing. Try again.", retry_after=RETRY_AFTER
             )
 
-    def _rendered(self, snapshot: Snapshot, preferences: Preferences, *, is_append: bool) -> Answer:
-        if preferences.range is not None:  # each client asks for another part
-            return render(snapshot, preferences, is_append=is_append)
+    def _rendered(self, snapshot: Snapshot, request: ListRequest, *, is_append: bool) -> Answer:
         if snapshot is not self._snapshot or len(self._answers) > MAX_ANSWERS:
             self._snapshot, self._answers = snapshot, {}
-        key = preferences, is_append
-        answer = self._answers.get(key)
+        answer = self._answers.get((request, is_append))
         if answer is None:
-            answer = self._answers[key] = render(snapshot, preferences, is_append=is_append)
+            answer = render(snapshot, request.preferences, is_append=is_append)
+            if request.preferences.range is None:  # each client asks for another part
+                self._answers[request, is_append] = answer
         return answer
 
 
 def name_in(query: bytes) -> str | None:
     """Return the first `name` of a query string, as Werkzeug's `request.args` has it."""
-    if b"name" not in query and b"%" not in query:  # no key can read "name" once it is decoded
+    if not query or (b"name" not in query and b"%" not in query):  # no key can read "name" once decoded
         return None
     text = query.decode(errors="werkzeug.url_quote")
     pairs = parse_qsl(text, keep_blank_values=True, errors="werkzeug.url_quote")
