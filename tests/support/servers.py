@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ class Server:
             f"fd://{fd}",
         ]
         self._command += ["--workers", str(workers), *options, application]
+        self._workers = max(1, workers)
         self._environment = {**os.environ, "WIZARDS_DATABASE_URL": url, **(settings or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -63,6 +65,13 @@ class Server:
                 pass_fds=(self._socket.fileno(),),
                 start_new_session=True,
             )
+
+    def wait_until_running(self) -> None:
+        """Wait until every worker serves, before something happens at which none could start."""
+        latest = time.monotonic() + 30
+        while self.output().count("Running on") < self._workers:
+            assert time.monotonic() < latest, self.output()
+            time.sleep(0.01)
 
     def send_signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
         """Send a signal to the main process, or to its whole process group."""
