@@ -75,12 +75,11 @@ async def test_failover_under_load(
                 failovers.append(asyncio.create_task(fail_over_and_move()))
 
         with Server(tmp_path, path, workers=2) as one, Server(tmp_path, path, workers=2) as two:
-            one.wait_until_running()
-            two.wait_until_running()
+            await asyncio.gather(one.wait_until_running(), two.wait_until_running())
             history = await run_workload([one, two], after_response=after_response)
+            await asyncio.gather(*failovers)  # while it lasts, any number of tries fails at once
             for server in (one, two):
                 history += await append_until_acknowledged(server, f"after.{server.port}")
-            await asyncio.gather(*failovers)
         check_history(history, await read_list(path))
     assert {record.status for record in history} == {200, 503}
 
@@ -93,7 +92,7 @@ async def test_lost_history_is_never_served(
     url = own_postgresql.new_database()
     path = f"{url},{standby.folder}"
     with Server(tmp_path, path) as one, Server(tmp_path, path) as two:
-        two.wait_until_running()
+        await two.wait_until_running()
         async with ListClient(one) as a, ListClient(two) as b:
             await a.names("Luna")
             standby.wait_for("SELECT max(position) = 4 FROM wizards", own_postgresql.database_of(url))

@@ -44,8 +44,7 @@ async def test_crashed_database(own_postgresql: PostgreSQL, tmp_path: Path) -> N
     }
 
     with Server(tmp_path, url, workers=2) as one, Server(tmp_path, url, workers=2) as two:
-        one.wait_until_running()
-        two.wait_until_running()
+        await asyncio.gather(one.wait_until_running(), two.wait_until_running())
         history = await run_workload(
             [one, two], after_response=lambda count, _: plan.pop(count, lambda: None)()
         )

@@ -1,5 +1,6 @@
 """Real servers: Hypercorn in its own processes, on sockets that the test owns."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -66,12 +67,12 @@ class Server:
                 start_new_session=True,
             )
 
-    def wait_until_running(self) -> None:
+    async def wait_until_running(self) -> None:
         """Wait until every worker serves, before something happens at which none could start."""
         latest = time.monotonic() + 30
         while self.output().count("Running on") < self._workers:
             assert time.monotonic() < latest, self.output()
-            time.sleep(0.01)
+            await asyncio.sleep(0.01)  # the database may be behind a proxy of this event loop
 
     def send_signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
         """Send a signal to the main process, or to its whole process group."""
