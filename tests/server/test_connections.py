@@ -19,9 +19,9 @@ from support.http2_frames import BAD_GET, GET, PREFACE, SETTINGS, frame
 from support.servers import Server
 from wizards.server import shutdown
 from wizards.server.connections import Connection
+from wizards.server.context import ServerContext
 from wizards.server.http1 import HTTP1Protocol
 from wizards.server.http2 import HTTP2Protocol
-from wizards.server.shutdown import ServerContext
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -133,7 +133,7 @@ async def test_drain() -> None:
     port = listener.getsockname()[1]
     server = await asyncio.start_server(accept, sock=listener)
     with socket.create_connection(("127.0.0.1", port)):
-        await context.drain([server], [listener], is_worker=False)
+        await shutdown.drain(context, [server], [listener], is_worker=False)
     assert accepted.is_set()
     assert context.is_draining
     with pytest.raises(ConnectionRefusedError):
@@ -179,13 +179,13 @@ def test_listener_that_two_workers_have_shut_down() -> None:
 
 async def test_abort(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose request never ends is aborted a while after the server has ceased to listen."""
-    monkeypatch.setattr("wizards.server.shutdown.ABORT_TIMEOUT", 0.01)
+    monkeypatch.setattr("wizards.server.context.ABORT_TIMEOUT", 0.01)
     connection = make(Connection, Application(waits=True))
     monkeypatch.setattr(connection.writer, "abort", connection.writer.close, raising=False)
     connection.reader.feed_data(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf")
     running = asyncio.create_task(connection.run())
     await settle()
-    await connection.context.terminated.set()
+    await connection.context.end_connections()
     assert not connection.writer.is_closing()
     async with asyncio.timeout(10):
         await running

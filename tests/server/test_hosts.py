@@ -78,6 +78,28 @@ async def test_another_server_stops() -> None:
         assert run.TCPServer is not TCPServer  # type: ignore[attr-defined]
 
 
+async def test_two_servers_of_one_application() -> None:
+    """When one of two servers of an application has stopped, the other one appends, and closes the list."""
+    app = fresh_app()
+    async with serving(app) as ours:
+        async with serving(app) as other:
+            assert (await other.get("/wizards?name=Ginny")).text.count("Ginny") == 1
+        assert (await ours.get("/wizards?name=Cho")).text.count("Ginny") == 1
+    assert (await app.test_client().get("/wizards")).status_code == 503
+
+
+async def test_two_servers_of_one_config(capfd: pytest.CaptureFixture[str]) -> None:
+    """When one of two servers with one Config has stopped, no client forges lines in the log of the other."""
+    config = Config.from_mapping(accesslog="-", access_log_format="%(U)s")
+    async with serving(fresh_app(), config) as ours:
+        await ours.get("/one%0Aline")
+        async with serving(fresh_app(), config) as other:
+            await other.get("/one%0Aline")
+        await ours.get("/one%0Aline")
+    assert capfd.readouterr().out.count("/one\\nline") == 3
+    assert "atoms" not in vars(config.log)
+
+
 async def test_an_application_is_served_again() -> None:
     """An application whose server has stopped can be served once more, and appends."""
     app = fresh_app()

@@ -459,8 +459,8 @@ async def test_stop_in_the_middle(serve: Serve, protocol: type[HTTP1Protocol]) -
     client = await server.connect()
     assert (await client.send(GET)).endswith(b"\r\n\r\na")
     server.stop.set()
-    assert server.server.context is not None
-    await server.server.context.terminated.wait()
+    [context] = server.server.contexts
+    await context.terminated.wait()
     gate.set()
     await asyncio.wait_for(client.ended.wait(), 30)
     assert client.received.endswith(b"\r\n\r\nab")

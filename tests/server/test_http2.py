@@ -20,8 +20,8 @@ from support.connections import Application, running, settle
 from support.http2_frames import GET, PREFACE, SETTINGS, frame
 from support.servers import Server
 from support.sockets import connect, receive_all, receive_until
+from wizards.server.context import Event
 from wizards.server.http2 import CHUNK_SIZE, Encoder, HTTP2Protocol, StreamBuffer
-from wizards.server.shutdown import Event
 
 
 def settings(*pairs: tuple[int, int]) -> bytes:

@@ -18,7 +18,7 @@ from support.certificates import make_certificate
 from support.connections import Application, settle
 from support.servers import run_module
 from support.stores import read_table
-from wizards.server.shutdown import ServerContext
+from wizards.server.context import ServerContext
 
 if "CI" not in os.environ:
     pytest.importorskip("aioquic", reason="HTTP/3 needs the extra h3")

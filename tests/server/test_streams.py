@@ -20,8 +20,8 @@ from support.connections import Application, running, settle
 from support.http2_frames import GET, PREFACE, SETTINGS, frame
 from support.servers import Server
 from support.sockets import connect, receive_all, receive_until
+from wizards.server.context import ServerContext
 from wizards.server.http1 import HTTP1Protocol
-from wizards.server.shutdown import ServerContext
 from wizards.server.streams import HTTPStream, WSStream
 
 

@@ -16,7 +16,7 @@ from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 
-from wizards.server.shutdown import ServerContext
+from wizards.server.context import ServerContext
 
 
 class Application:

@@ -75,8 +75,8 @@ class Served:
     @property
     def connection(self) -> Connection:
         """The one connection that is open."""
-        assert self.server.context is not None
-        found: list[Connection] = [*self.server.context.connections]
+        [context] = self.server.contexts
+        found: list[Connection] = [*context.connections]
         return next(one for one in found if not one.writer.is_closing())
 
     @property

@@ -102,13 +102,15 @@ class Roster:
         self._tasks: set[asyncio.Task[Snapshot | None]] = set()
         self._opening = asyncio.Lock()
         self._is_open = False
+        self._users = 0  # servers that have opened the roster
         self.refuses = False  # history was lost, or the roster is closed
         self._outages: set[Lane] = set()
 
     async def open(self) -> Snapshot:
         """Open the store, load the list and return it. Raises what the store raises.
 
-        Without it the first request opens the store. A cancellation leaves the roster closed.
+        Without it the first request opens the store. Several servers of one event loop may open the roster.
+        A cancellation leaves it as it was.
         """
         if self.refuses:
             self._reset()
@@ -118,6 +120,7 @@ class Roster:
             await self._store.close()
             self._reset()
             raise
+        self._users += 1
         return self.rendered.snapshot
 
     async def append(self, name: str) -> Snapshot:
@@ -150,8 +153,11 @@ class Roster:
     async def close(self) -> None:
         """Wait until all that was accepted is committed and answered, then close the store.
 
-        From then on every request is refused.
+        From then on every request is refused. Does nothing if another server has opened the roster.
         """
+        self._users -= 1
+        if self._users > 0:
+            return
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.refuses = True

@@ -1,6 +1,6 @@
 """Hypercorn: graceful shutdown, and patches for its bugs, behind one interface.
 
-An application makes one `HypercornServer` and enters `attached` for the length of its lifespan. If Hypercorn
+An application makes one `HypercornServer` and enters `attached` for the length of each lifespan. If Hypercorn
 runs that lifespan, its classes are replaced while it lasts (see `patches`), and for this one server: each
 server's state is in its `ServerContext`, and every other server in the process gets Hypercorn's own classes.
 Under another ASGI server only Hypercorn's `WorkerContext` is replaced, which that server never calls.
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wizards.server.shutdown import ServerContext
+    from wizards.server.context import ServerContext
 
 
 class HypercornServer:
-    """The Hypercorn server that runs an application's lifespan, if it is one.
+    """The Hypercorn server of an application, if it is one, or several of them.
 
     `log_format` ("text" or "json") is that of Hypercorn's log, if its command line started the process.
     `gauges` returns the figures that are sent to statsd, if Hypercorn is told to send its own.
@@ -27,11 +27,11 @@ class HypercornServer:
     def __init__(self, log_format: str = "text", gauges: Callable[[], Mapping[str, int]] = dict) -> None:
         self.log_format = log_format
         self.gauges = gauges
-        self.context: ServerContext | None = None
+        self.contexts: set[ServerContext] = set()
 
     def is_shutting_down(self) -> bool:
-        """Return whether the drain is over, so that no append begins; False under another server."""
-        return self.context is not None and self.context.terminated.is_set()
+        """Return whether each drain is over, so that no append begins; False under another server."""
+        return bool(self.contexts) and all(context.terminated.is_set() for context in self.contexts)
 
     @contextmanager
     def attached(self, scope: Mapping[str, Any]) -> Iterator[None]:
@@ -39,7 +39,7 @@ class HypercornServer:
         if "state" not in scope:
             yield
             return
-        from wizards.server import patches  # noqa: PLC0415  # which imports this module
+        from wizards.server import lifespans  # noqa: PLC0415  # which imports this module
 
-        with patches.installed(scope["state"], self):
+        with lifespans.running(scope["state"], self):
             yield

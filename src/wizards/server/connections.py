@@ -11,7 +11,7 @@ from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.events import Closed, RawData
 
 from wizards.server import http1_short_cut
-from wizards.server.shutdown import ServerContext
+from wizards.server.context import ServerContext
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
-from wizards.server.shutdown import Event, ServerContext
+from wizards.server.context import Event, ServerContext
 
 
 class ReadGate(Event):

@@ -34,9 +34,9 @@ from hypercorn.protocol.h11 import STREAM_ID
 from hypercorn.protocol.http_stream import ASGIHTTPState
 from hypercorn.utils import suppress_body, valid_server_name
 
+from wizards.server.context import ServerContext
 from wizards.server.http1 import HTTP1Protocol
 from wizards.server.http1_heads import REQUEST_LINE, Headers, learn, write_head
-from wizards.server.shutdown import ServerContext
 from wizards.server.streams import HTTPStream
 
 if TYPE_CHECKING:

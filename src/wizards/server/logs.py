@@ -114,6 +114,7 @@ class PrintableAtoms(Mapping[str, Any]):
 
 def protect_access_log(log: Logger) -> None:
     """Let no client write a line of its own into this server's access log."""
+    release_access_log(log)
     atoms = log.atoms
     log.atoms = lambda *args: PrintableAtoms(atoms(*args))  # type: ignore[method-assign]
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from hypercorn.statsd import StatsdLogger
 
-from wizards.server.shutdown import ServerContext
+from wizards.server.context import ServerContext
 
 # In seconds; statsd passes its figures on every 10 seconds, unless told otherwise.
 INTERVAL = 5

@@ -5,27 +5,19 @@ newer version, another patch), that patch is left out, one line in the log says 
 What each patch is for: docs/hypercorn.md.
 """
 
-import asyncio
 import hashlib
 import inspect
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from hypercorn.asyncio.worker_context import WorkerContext
-
-from wizards.server import HypercornServer, logs, worker_process
-from wizards.server.metrics import send_gauges
-from wizards.server.shutdown import Event, ServerContext, drain_then_raise
+from wizards.server.context import Event, ServerContext
 
 logger = logging.getLogger(__name__)
 
-_lock = threading.Lock()
-_lifespans: list[tuple[Mapping[str, Any], HypercornServer]] = []
+lock = threading.Lock()
 _replaced: list[tuple[Any, str, Any, Any]] = []
 
 
@@ -40,10 +32,12 @@ class Patch(NamedTuple):
 
 
 # Applied for each lifespan, under any server. The other patches are applied when Hypercorn makes its context.
-HOOK = Patch("asyncio.run", "WorkerContext", "patches.make_context", "f9d4125ec118", ("worker_serve",))
+HOOK = Patch("asyncio.run", "WorkerContext", "lifespans.make_context", "f9d4125ec118", ("worker_serve",))
 
 PATCHES = (
-    Patch("asyncio.run", "raise_shutdown", "patches.make_raise_shutdown", "f2355944a6d5", ("worker_serve",)),
+    Patch(
+        "asyncio.run", "raise_shutdown", "lifespans.make_raise_shutdown", "f2355944a6d5", ("worker_serve",)
+    ),
     Patch("asyncio.run", "TCPServer", "connections.Connection", "3bfa72b31950"),
     Patch(
         "protocol", "H11Protocol", "http1_short_cut.ShortCutProtocol", "8c439a4dfcf0", ("h11", "http_stream")
@@ -71,28 +65,8 @@ def digest(*objects: Any) -> str:
     return hashlib.sha256("".join(map(inspect.getsource, objects)).encode()).hexdigest()[:12]
 
 
-@contextmanager
-def installed(state: Mapping[str, Any], server: HypercornServer) -> Iterator[None]:
-    """Patch the Hypercorn server whose lifespan has that `state`, and tell `server` its context."""
-    lifespan = (state, server)
-    with _lock:
-        _apply([HOOK])
-        _lifespans.append(lifespan)
-    try:
-        yield
-    finally:
-        with _lock:
-            _lifespans[:] = [other for other in _lifespans if other is not lifespan]
-            if not _lifespans:
-                _restore()
-        if server.context is not None:
-            logs.release_access_log(server.context.config.log)
-            if server.context.owns_process:
-                worker_process.finish()
-            server.context = None
-
-
-def _apply(patches: Iterable[Patch]) -> None:
+def apply(patches: Iterable[Patch]) -> None:
+    """Apply the patches that are not applied yet; hold `lock` meanwhile."""
     applied = {(module.__name__, name) for module, name, _, _ in _replaced}
     for patch in patches:
         if (f"hypercorn.{patch.module}", patch.name) not in applied:
@@ -120,7 +94,8 @@ def replace(patch: Patch) -> bool:
     return True
 
 
-def _restore() -> None:
+def restore() -> None:
+    """Give Hypercorn its own back; hold `lock` meanwhile."""
     for module, name, expected, replacement in _replaced:
         if getattr(module, name) is replacement:
             setattr(module, name, expected)
@@ -133,41 +108,3 @@ def _only_ours(expected: type, ours: type) -> Callable[..., Any]:
         return (ours if is_ours else expected)(*args, **options)
 
     return make
-
-
-def make_context(expected: type[WorkerContext]) -> Callable[[int | None], WorkerContext]:
-    """Return what makes a ServerContext for a server whose lifespan is known, and Hypercorn's for others."""
-
-    def worker_context(max_requests: int | None) -> WorkerContext:
-        # Hypercorn gives the state only to connections, later. The server is needed before the first of them.
-        local = sys._getframe(1).f_locals  # noqa: SLF001  # of worker_serve, see the digest
-        servers = [server for state, server in _lifespans if state is local["lifespan_state"]]
-        if not servers:
-            return expected(max_requests)
-        context = ServerContext(max_requests, local["config"])
-        for server in servers:
-            server.context = context
-            context.tasks.add(asyncio.create_task(send_gauges(context, server.gauges)))
-        with _lock:
-            _apply([*PATCHES, *(QUIC_PATCHES if local["sockets"].quic_sockets else ())])
-        logs.protect_access_log(context.config.log)
-        if worker_process.is_command_line():
-            worker_process.take_over(context, servers[0].log_format)
-        return context
-
-    return worker_context
-
-
-def make_raise_shutdown(expected: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what drains a server of ours before it raises, and Hypercorn's function for others."""
-
-    def raise_shutdown(trigger: Callable[..., Any]) -> Any:
-        local = dict(sys._getframe(1).f_locals)  # noqa: SLF001  # of worker_serve, see the digest
-        context = local.get("context")
-        if isinstance(context, ServerContext):
-            if context.owns_process and trigger is local["shutdown_trigger"]:  # the sockets listen by now
-                worker_process.notify_ready()
-            return drain_then_raise(trigger, local)
-        return expected(trigger)
-
-    return raise_shutdown

@@ -21,7 +21,7 @@ from hypercorn.protocol import h3, quic
 from hypercorn.protocol.events import Body, EndBody, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 
-from wizards.server.shutdown import ServerContext
+from wizards.server.context import ServerContext
 
 logger = logging.getLogger(__name__)
 

@@ -27,100 +27,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
-from hypercorn.config import Config
-from hypercorn.typing import Event as AnyEvent
 from hypercorn.utils import ShutdownError, check_multiprocess_shutdown_event
+
+from wizards.server.context import ServerContext
 
 # For how long no request may have come before a drain is over, and how long it may take at most. The first is
 # ample for what is on its way in a local network, the second short for the person who waits.
 DRAIN_IDLE_SECONDS = 0.2
 DRAIN_TIMEOUT = 3.0
-
-# Less than the graceful_timeout of hypercorn.toml, and more than an append may wait for its storage.
-ABORT_TIMEOUT = 5.5
-
-
-class Event(EventWrapper):
-    """Hypercorn's event; by this class the parts of a server of ours are known."""
-
-
-class Terminated(Event):
-    """The event with which Hypercorn tells its connections to end."""
-
-    def __init__(self, on_set: Callable[[], None]) -> None:
-        super().__init__()
-        self._on_set = on_set
-
-    async def set(self) -> None:
-        """Set the event, and call `on_set`."""
-        await super().set()
-        self._on_set()
-
-
-class ServerContext(WorkerContext):
-    """One server: Hypercorn's two events, its connections and its drain."""
-
-    event_class: type[AnyEvent] = Event
-
-    def __init__(self, max_requests: int | None, config: Config) -> None:
-        super().__init__(max_requests)
-        self.terminated = Terminated(self._end_connections)
-        self.config = config
-        self.connections: set[Any] = set()  # of TCP, and sockets of QUIC
-        self.is_draining = False
-        self.is_aborted = False
-        self.owns_process = False
-        self.tasks: set[asyncio.Task[None]] = set()  # the event loop itself keeps none alive
-        self._seen = 0
-
-    def add(self, connection: Any) -> None:
-        """Keep a new connection, whose first request the drain awaits."""
-        self.connections.add(connection)
-        self._seen += 1
-
-    async def mark_request(self) -> None:
-        """Count a request, for the drain and for Hypercorn's `max_requests`."""
-        self._seen += 1
-        await super().mark_request()
-
-    async def drain(
-        self, servers: list[asyncio.Server], own: list[socket.socket], *, is_worker: bool
-    ) -> None:
-        """Stop listening, and serve the connected clients. A cancellation undoes nothing."""
-        loop = asyncio.get_running_loop()
-        latest = loop.time() + DRAIN_TIMEOUT
-        self.is_draining = True
-        if is_worker:
-            await _until_all_workers_are_told(own)
-        while loop.time() < latest and any(map(_has_pending_connections, own)):  # noqa: ASYNC110
-            await asyncio.sleep(0)  # meanwhile the server accepts them
-        _stop_listening(servers, own)
-        seen = -1
-        while (seen != self._seen or self._shaking_hands(servers)) and loop.time() < latest:
-            seen = self._seen
-            await asyncio.sleep(DRAIN_IDLE_SECONDS)
-            for server in servers:  # uvloop has no readers, and accepts until then
-                server.close()
-
-    def _shaking_hands(self, servers: list[asyncio.Server]) -> bool:
-        # Whether TLS clients are still on their way to a connection. asyncio has no public way to tell: up to
-        # Python 3.12 it counts its transports, later it keeps them.
-        transports = sum(
-            getattr(server, "_active_count", 0) + len(getattr(server, "_clients", ())) for server in servers
-        )
-        connections = sum(not isinstance(one, asyncio.DatagramProtocol) for one in self.connections)
-        return transports > connections
-
-    def _end_connections(self) -> None:
-        for connection in tuple(self.connections):
-            connection.expire()
-        asyncio.get_running_loop().call_later(ABORT_TIMEOUT, self._abort_connections)
-
-    def _abort_connections(self) -> None:
-        self.is_aborted = True
-        for connection in tuple(self.connections):
-            connection.abort()
 
 
 async def drain_then_raise(trigger: Callable[[], Any], local: Mapping[str, Any]) -> None:
@@ -128,17 +42,50 @@ async def drain_then_raise(trigger: Callable[[], Any], local: Mapping[str, Any])
 
     `local` holds the local variables of Hypercorn's `worker_serve`.
     """
-    await trigger()
     context: ServerContext = local["context"]
-    if context.is_draining:  # the other trigger came first, and ends this
-        await asyncio.Event().wait()
-    told = local["shutdown_trigger"]
-    is_worker = isinstance(told, partial) and told.func is check_multiprocess_shutdown_event
-    master = multiprocessing.parent_process()
-    stops_alone = is_worker and trigger is not told and master is not None and master.is_alive()
-    own = [] if stops_alone else _own_listeners(local)
-    await context.drain(local["servers"], own, is_worker=is_worker)
-    raise ShutdownError
+    try:
+        await trigger()
+        if context.is_draining:  # the other trigger came first, and ends this
+            await asyncio.Event().wait()
+        told = local["shutdown_trigger"]
+        is_worker = isinstance(told, partial) and told.func is check_multiprocess_shutdown_event
+        master = multiprocessing.parent_process()
+        stops_alone = is_worker and trigger is not told and master is not None and master.is_alive()
+        own = [] if stops_alone else _own_listeners(local)
+        await drain(context, local["servers"], own, is_worker=is_worker)
+        raise ShutdownError
+    finally:
+        await context.end_connections()
+
+
+async def drain(
+    context: ServerContext, servers: list[asyncio.Server], own: list[socket.socket], *, is_worker: bool
+) -> None:
+    """Stop listening, and serve the connected clients. A cancellation undoes nothing."""
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + DRAIN_TIMEOUT
+    context.is_draining = True
+    if is_worker:
+        await _until_all_workers_are_told(own)
+    while loop.time() < latest and any(map(_has_pending_connections, own)):  # noqa: ASYNC110
+        await asyncio.sleep(0)  # meanwhile the server accepts them
+    _stop_listening(servers, own)
+    arrivals = -1
+    while (arrivals != context.arrivals or _shaking_hands(context, servers)) and loop.time() < latest:
+        arrivals = context.arrivals
+        await asyncio.sleep(DRAIN_IDLE_SECONDS)
+        for server in servers:  # uvloop has no readers, and accepts until then
+            server.close()
+
+
+def _shaking_hands(context: ServerContext, servers: list[asyncio.Server]) -> bool:
+    # Whether TLS clients are still on their way to a connection. asyncio has no public way to tell: up to
+    # Python 3.12 it counts its transports, later it keeps them.
+    transports = sum(
+        getattr(server, "_active_count", 0) + len(getattr(server, "_clients", ())) for server in servers
+    )
+    connections = sum(not isinstance(one, asyncio.DatagramProtocol) for one in context.connections)
+    return transports > connections
 
 
 def _own_listeners(local: Mapping[str, Any]) -> list[socket.socket]:

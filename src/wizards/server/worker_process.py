@@ -25,7 +25,7 @@ from hypercorn.asyncio import run
 from hypercorn.utils import LifespanFailureError
 
 from wizards.server import logs
-from wizards.server.shutdown import ServerContext
+from wizards.server.context import ServerContext
 
 logger = logging.getLogger(__name__)
 
