@@ -279,7 +279,7 @@ async def test_failed_batch_without_waiters(store: SteppedStore, roster: Roster)
         task.cancel()
     store.failure = OSError("gone")
     store.allow()
-    await asyncio.gather(*tasks, *roster._tasks, return_exceptions=True)
+    await asyncio.gather(*tasks, *roster._appends._tasks, return_exceptions=True)
     store.failure = None
     store.allow()
     assert names_in(await roster.append("Cho")) == [*FIRST_WIZARDS, "Cho"]

@@ -34,7 +34,8 @@ from hypercorn.events import Closed
 from hypercorn.typing import ConnectionState
 
 from support.quic_client import connected
-from wizards.server.quic import HTTP3Protocol, QUICProtocol
+from wizards.server.http3 import HTTP3Protocol
+from wizards.server.quic import QUICProtocol
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from contextvars import Context
 
-from wizards.core.rendering import RenderedList
+from wizards.core.replica import Replica
 from wizards.core.roster import Roster, RosterError
 
 COMMENT = b":\n\n"
@@ -45,15 +45,16 @@ class Feed:
 
         Ends when no more can come. A cancellation, or closing the generator, ends this stream alone.
         """
-        rendered = self._roster.rendered
+        replica = self._roster.replica
+        events = replica.rendered.events
         self.followers += 1
         self._start_watcher()
         try:
             yield COMMENT  # a server may hold the head of a response back until there is a body
-            await _render_events(rendered)
-            begin = rendered.events.end(position)
-            while not self._is_over(rendered):
-                while (piece := rendered.events.piece(begin)) and not self._is_over(rendered):
+            await _render_events(replica)
+            begin = events.end(position)
+            while not self._is_over(replica):
+                while (piece := events.piece(begin)) and not self._is_over(replica):
                     begin += len(piece)
                     yield piece
                 if await self._next_round():
@@ -61,13 +62,13 @@ class Feed:
         finally:
             self.followers -= 1
 
-    def _is_over(self, rendered: RenderedList) -> bool:
-        is_current = rendered is self._roster.rendered and not self._roster.refuses
+    def _is_over(self, replica: Replica) -> bool:
+        is_current = replica is self._roster.replica and not self._roster.refuses
         return self._is_shutting_down() or not is_current
 
     def _start_watcher(self) -> None:
         if self._watcher is None or self._watcher.done():
-            self._roster.has_grown.clear()  # the first follower renders the existing events itself
+            self._roster.replica.has_grown.clear()  # the first follower renders the existing events itself
             # A context of its own, as the watcher outlives the request of that follower.
             self._watcher = asyncio.create_task(self._watch(), context=Context())
 
@@ -87,17 +88,17 @@ class Feed:
                         await roster.read()
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_POLL_SECONDS):
-                    await roster.has_grown.wait()
+                    await roster.replica.has_grown.wait()
             began = loop.time()
             is_due = began >= next_heartbeat
-            if roster.has_grown.is_set() or is_due or self._is_over(roster.rendered):
+            if roster.replica.has_grown.is_set() or is_due or self._is_over(roster.replica):
                 next_heartbeat = began + HEARTBEAT_SECONDS
-                roster.has_grown.clear()
+                roster.replica.has_grown.clear()
                 await self._wake(is_heartbeat=is_due)
                 await asyncio.sleep(loop.time() - began)
 
     async def _wake(self, *, is_heartbeat: bool) -> None:
-        await _render_events(self._roster.rendered)
+        await _render_events(self._roster.replica)
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), WAKE_BATCH_SIZE):
             for turn in waiting[start : start + WAKE_BATCH_SIZE]:
@@ -106,6 +107,7 @@ class Feed:
             await asyncio.sleep(0)
 
 
-async def _render_events(rendered: RenderedList) -> None:
+async def _render_events(replica: Replica) -> None:
+    rendered = replica.rendered
     while rendered.events.extend(rendered.snapshot.json.plain):  # noqa: ASYNC110  # others have their turn
         await asyncio.sleep(0)

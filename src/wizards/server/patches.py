@@ -54,7 +54,7 @@ PATCHES = (
 QUIC_PATCHES = (
     Patch("asyncio.run", "UDPServer", "quic.UDPServer", "358d61d54078"),
     Patch("protocol.quic", "QuicProtocol", "quic.QUICProtocol", "6e4df3977582"),
-    Patch("protocol.quic", "H3Protocol", "quic.HTTP3Protocol", "76c850ad58b0"),
+    Patch("protocol.quic", "H3Protocol", "http3.HTTP3Protocol", "76c850ad58b0"),
     Patch("protocol.h3", "HTTPStream", "streams.HTTPStream", "e0f656feb55a"),
     Patch("protocol.h3", "WSStream", "streams.WSStream", "67434c428a1a"),
 )
