@@ -2,8 +2,8 @@
 
 - Quart's own router decides, once for each distinct request without its query; the decision is
   kept. Quart handles requests for anything but the list and the fixed documents.
-- As long as anything that is not ours is registered on the app (a hook, a receiver of a request signal, a
-  view, a session interface, another connection class), Quart handles every request. The answers are the same.
+- As long as anything that is not ours is registered on the app (see `extensions`), Quart handles every
+  request. The answers are the same.
 - Each `send` gets messages of its own, because middlewares append to them.
 - Quart handles errors, so handlers that are registered on the app apply.
 - No route of ours reads a body, so bodies are drained (see `request_bodies`), also if Quart handles the
@@ -11,15 +11,15 @@
 """
 
 from contextlib import suppress
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
-from quart import Quart, Request, signals
+from quart import Quart, Request
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from wizards.core.roster import RosterError
 from wizards.web import request_bodies
+from wizards.web.extensions import Extensions
 from wizards.web.quart_workarounds import TolerantHTTPConnection
 from wizards.web.representation import EVENTS, Answer, preferred_type
 from wizards.web.routes import FIXED, LIST
@@ -32,10 +32,6 @@ DECIDING_HEADERS = request_bodies.LENGTH_HEADERS.union(
     b"sec-fetch-dest sec-fetch-mode sec-fetch-site sec-purpose".split(),
 )
 MAX_DECISIONS = 256
-
-SIGNALS = [signal for name, signal in vars(signals).items() if name.startswith(("request_", "appcontext_"))]
-SIGNALS.append(signals.got_request_exception)
-RECEIVERS = [signal.receivers for signal in SIGNALS]
 
 
 class RoutingDecision(NamedTuple):
@@ -55,14 +51,7 @@ class FastPathMiddleware:
         self._app = app
         self._quart = app.asgi_app
         self._list = shared_list
-        self._views = dict(app.view_functions)
-        # Quart adds these empty lists at its first request; here, so that they are there from the start.
-        self._no_hooks: dict[str | None, list[Any]] = {name: [] for name in (None, *app.blueprints)}
-        app.before_request_funcs.update(deepcopy(self._no_hooks))
-        app.after_request_funcs.update(deepcopy(self._no_hooks))
-        app.teardown_request_funcs.update(deepcopy(self._no_hooks))
-        app.url_value_preprocessors.update(deepcopy(self._no_hooks))
-        self._attributes = {*vars(app), "asgi_app"}
+        self._extensions = Extensions(app)
         self._decisions: dict[tuple[object, ...], RoutingDecision] = {}
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -74,7 +63,7 @@ class FastPathMiddleware:
             scope = {**scope, "headers": list(scope["headers"])}
         # Names and values in turn. A value that reads as a name only adds to the key.
         headers = [part for header in scope["headers"] if header[0] in DECIDING_HEADERS for part in header]
-        has_extensions = self._has_extensions()
+        has_extensions = self._extensions.exist()
         decision = self._decide(scope, headers) if has_extensions else self._decision(scope, headers)
         if decision.has_conflicting_length:
             send = request_bodies.close_after_response(send)
@@ -140,7 +129,7 @@ class FastPathMiddleware:
         elif shown in FIXED:
             direct = FIXED[shown].answer(request)
         return RoutingDecision(
-            is_foreign=bool(endpoint) and endpoint not in self._views,
+            is_foreign=bool(endpoint) and endpoint not in self._extensions.views,
             needs_drain=is_followed or request_bodies.may_have_body(scope["http_version"], headers),
             has_conflicting_length=request_bodies.has_conflicting_length(headers),
             is_followed=is_followed,
@@ -153,28 +142,3 @@ class FastPathMiddleware:
         except HTTPException:  # RequestRedirect is one, too
             return ""
         return endpoint
-
-    def _has_extensions(self) -> bool:
-        # Without loops in Python, as each request pays for it (0.3 µs).
-        app = self._app
-        return bool(
-            app.before_request_funcs != self._no_hooks
-            or app.after_request_funcs != self._no_hooks
-            or app.teardown_request_funcs != self._no_hooks
-            or app.url_value_preprocessors != self._no_hooks
-            or app.teardown_appcontext_funcs
-            or (len(vars(app)) != len(self._attributes) and self._overrides())
-            or app.view_functions != self._views
-            or app.asgi_http_class is not TolerantHTTPConnection
-            or (any(RECEIVERS) and any(signal.has_receivers_for(app) for signal in SIGNALS))
-        )
-
-    def _overrides(self) -> bool:
-        # Whether the app has got a method or a class of its own since, in place of Quart's.
-        new = vars(self._app).keys() - self._attributes
-        is_overridden = any(
-            hasattr(Quart, name) and not isinstance(getattr(Quart, name), property) for name in new
-        )
-        if not is_overridden:
-            self._attributes |= new
-        return is_overridden
