@@ -165,6 +165,20 @@ async def test_pipelined_request_behind_a_lost_client(monkeypatch: pytest.Monkey
         await running
 
 
+async def test_pipelined_request_behind_the_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection ends with the response during which the server has ended, although a request waits."""
+    monkeypatch.setattr("hypercorn.protocol.H11Protocol", HTTP1Protocol)
+    connection = make(Connection, app := Application(waits=True))
+    connection.reader.feed_data(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n")
+    running = asyncio.create_task(connection.run())
+    await settle()
+    await connection.context.terminated.set()
+    connection.reader.feed_data(b"x" + REQUEST)
+    async with asyncio.timeout(10):
+        await running
+    assert len(app.requests) == app.answered == 1
+
+
 def test_listener_that_two_workers_have_shut_down() -> None:
     """A listening socket that was shut down, once or twice, has no pending connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

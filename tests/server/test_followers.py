@@ -5,18 +5,15 @@ import re
 import signal
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
-from quart import Quart, Response
+from quart import Response
 
 from support.events import parse_events
 from support.http2_frames import PREFACE, SETTINGS, frame
-from support.servers import Server
+from support.servers import Server, serve_here
 from support.sockets import connect, receive_all, receive_until, reset_on_close
 from support.stores import append_names, make_store
 from wizards import create_app
@@ -40,23 +37,6 @@ def open_http2(port: int, streams: int) -> socket.socket:
         b"".join([PREFACE, SETTINGS, frame(WINDOW_UPDATE, 0, 0, struct.pack(">L", 2**30)), *headers])
     )
     return client
-
-
-@asynccontextmanager
-async def serve_here(app: Quart) -> AsyncIterator[int]:
-    """Serve an application with Hypercorn in this process; yield the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn closes it
-    config.errorlog = None
-    stop = asyncio.Event()
-    server = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
-    try:
-        yield port
-    finally:
-        stop.set()
-        await server
 
 
 async def wait_until_gone(feed: Feed) -> None:
@@ -160,6 +140,15 @@ def test_stop_under_followers(tmp_path: Path) -> None:
         assert len(ends) == 100
         http2.close()
         assert server.wait() == 0
+
+
+def test_stop_with_a_pipelined_request(tmp_path: Path) -> None:
+    """A stop does not wait for a client whose next request waits behind a stream."""
+    with Server(tmp_path, options=("--graceful-timeout", "60")) as server, connect(server.port) as client:
+        client.sendall(FOLLOW + b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        receive_until(END_OF_FIRST, client)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
 
 
 async def fill(url: str) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from hypercorn.asyncio import run, serve
+from hypercorn.asyncio import run
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
 from support.connections import Application, make
-from support.servers import ROOT
+from support.servers import ROOT, serve_here
 from wizards import create_app
 from wizards.server import patches
 
@@ -52,16 +52,11 @@ def _everything_is_given_back() -> Iterator[None]:
 @asynccontextmanager
 async def serving(app: Any, config: Config | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Serve an application with Hypercorn in this process; stop it at the end of the block."""
-    stop = asyncio.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = config or Config()
-        config.bind = [f"fd://{os.dup(listener.fileno())}"]
-        server = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-            yield client
-        stop.set()
-        async with asyncio.timeout(10):
-            await server
+    async with (
+        serve_here(app, config) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        yield client
 
 
 def fresh_app() -> Any:

@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,3 +147,19 @@ def run_module(command: Sequence[str], url: str) -> Iterator[subprocess.Popen[st
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def serve_here(app: Any, config: Config | None = None) -> AsyncIterator[int]:
+    """Serve an application with Hypercorn in this process, and stop it at the end; yield the port."""
+    listener, stop = socket.create_server(("127.0.0.1", 0)), asyncio.Event()
+    port = listener.getsockname()[1]
+    config = config or Config.from_mapping(errorlog=None)
+    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn closes it
+    server = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
+    try:
+        yield port
+    finally:
+        stop.set()
+        async with asyncio.timeout(10):
+            await server

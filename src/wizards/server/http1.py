@@ -22,7 +22,7 @@ class ReadGate(Event):
         self.is_closed = False
 
     async def wait(self) -> None:
-        """Wait for the event. Raises ConnectionAbortedError if the connection has closed meanwhile."""
+        """Wait for the event. Raises ConnectionAbortedError if no further request will be read."""
         await super().wait()
         if self.is_closed:
             raise ConnectionAbortedError
@@ -41,8 +41,7 @@ class HTTP1Protocol(H11Protocol):
         """Take what the client sends; at the end wake the reader, which Hypercorn leaves waiting."""
         await super().handle(event)
         if isinstance(event, Closed):
-            self.can_read.is_closed = True
-            await self.can_read.set()
+            await self._close_gate()
 
     async def _handle_events(self) -> None:
         with suppress(ConnectionAbortedError):  # an exception would cancel the request that is ending
@@ -54,6 +53,15 @@ class HTTP1Protocol(H11Protocol):
             headers = [header for header in event.headers if header[0].lower() != b"connection"]
             event = replace(event, headers=[*headers, (b"connection", b"close")])
         await super().stream_send(event)
+
+    async def _maybe_recycle(self) -> None:
+        await super()._maybe_recycle()
+        if self.connection.our_state is not h11.IDLE:  # that was the last response
+            await self._close_gate()
+
+    async def _close_gate(self) -> None:
+        self.can_read.is_closed = True
+        await self.can_read.set()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         # RFC 9110, section 7.8: Upgrade is ignored in HTTP/1.0, and where Connection does not list it.
