@@ -48,6 +48,7 @@ class Roster:
         self._max_waiting = max_waiting
         self._waiting = self._exchanges = 0
         self._exchange_seconds = 0.0
+        self._users = 0  # servers that have opened the roster
         self._reset()
 
     def gauges(self) -> dict[str, int]:
@@ -64,7 +65,6 @@ class Roster:
         self.refuses = False  # history was lost, or the roster is closed
         self._reads, self._appends = Lane(self._exchange), Lane(self._exchange)
         self._failing: set[Lane] = set()
-        self._users = 0  # servers that have opened the roster
 
     async def open(self) -> Snapshot:
         """Open the store, load the list and return it. Raises what the store raises.
@@ -116,8 +116,8 @@ class Roster:
 
         From then on every request is refused. Does nothing if another server has opened the roster.
         """
-        self._users -= 1
-        if self._users > 0:
+        self._users = max(0, self._users - 1)
+        if self._users:
             return
         await self._reads.finish()
         await self._appends.finish()

@@ -5,11 +5,20 @@ method or class that the app has got in place of Quart's.
 """
 
 from copy import deepcopy
-from typing import Any
+from operator import itemgetter
 
 from quart import Quart, signals
 
-from wizards.web.quart_workarounds import TolerantHTTPConnection
+# Where hooks, views and the connection's class are registered.
+REGISTERED = itemgetter(
+    "before_request_funcs",
+    "after_request_funcs",
+    "teardown_request_funcs",
+    "url_value_preprocessors",
+    "teardown_appcontext_funcs",
+    "view_functions",
+    "asgi_http_class",
+)
 
 SIGNALS = [signal for name, signal in vars(signals).items() if name.startswith(("request_", "appcontext_"))]
 SIGNALS.append(signals.got_request_exception)
@@ -20,30 +29,22 @@ class Extensions:
     """What is registered on `app` beside what is there now."""
 
     def __init__(self, app: Quart) -> None:
+        # Quart adds these empty lists at its first request; here, so that they are there from the start.
+        for hooks in REGISTERED(vars(app))[:4]:
+            hooks.update({name: [] for name in (None, *app.blueprints)})
         self.views = dict(app.view_functions)  # ours
         self._app = app
-        # Quart adds these empty lists at its first request; here, so that they are there from the start.
-        self._no_hooks: dict[str | None, list[Any]] = {name: [] for name in (None, *app.blueprints)}
-        app.before_request_funcs.update(deepcopy(self._no_hooks))
-        app.after_request_funcs.update(deepcopy(self._no_hooks))
-        app.teardown_request_funcs.update(deepcopy(self._no_hooks))
-        app.url_value_preprocessors.update(deepcopy(self._no_hooks))
+        self._ours = deepcopy(REGISTERED(vars(app)))
         self._attributes = {*vars(app), "asgi_app"}
 
     def exist(self) -> bool:
         """Return whether there are any."""
-        # Without loops in Python, as each request pays for it (0.3 µs).
-        app = self._app
+        # Without loops in Python, as each request pays for it (0.35 µs).
+        attributes = vars(self._app)
         return bool(
-            app.before_request_funcs != self._no_hooks
-            or app.after_request_funcs != self._no_hooks
-            or app.teardown_request_funcs != self._no_hooks
-            or app.url_value_preprocessors != self._no_hooks
-            or app.teardown_appcontext_funcs
-            or (len(vars(app)) != len(self._attributes) and self._override())
-            or app.view_functions != self.views
-            or app.asgi_http_class is not TolerantHTTPConnection
-            or (any(RECEIVERS) and any(signal.has_receivers_for(app) for signal in SIGNALS))
+            REGISTERED(attributes) != self._ours
+            or (len(attributes) != len(self._attributes) and self._override())
+            or (any(RECEIVERS) and any(signal.has_receivers_for(self._app) for signal in SIGNALS))
         )
 
     def _override(self) -> bool:

@@ -11,7 +11,8 @@
 """
 
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from quart import Quart, Request
@@ -34,7 +35,8 @@ DECIDING_HEADERS = request_bodies.LENGTH_HEADERS.union(
 MAX_DECISIONS = 256
 
 
-class RoutingDecision(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RoutingDecision:
     """Quart's decision on a request, what it means for the body, and what is answered without Quart."""
 
     is_foreign: bool  # for a view that is not ours
@@ -63,18 +65,20 @@ class FastPathMiddleware:
             scope = {**scope, "headers": list(scope["headers"])}
         # Names and values in turn. A value that reads as a name only adds to the key.
         headers = [part for header in scope["headers"] if header[0] in DECIDING_HEADERS for part in header]
-        has_extensions = self._extensions.exist()
-        decision = self._decide(scope, headers) if has_extensions else self._decision(scope, headers)
+        if self._extensions.exist():
+            decision = replace(self._decide(scope, headers), direct=None)
+        else:
+            decision = self._decision(scope, headers)
         if decision.has_conflicting_length:
             send = request_bodies.close_after_response(send)
-        if decision.is_foreign:  # it may read the body
-            await self._quart(scope, receive, send)
-        elif decision.needs_drain and not await request_bodies.drain_body(receive):
+        if decision.needs_drain and not await request_bodies.drain_body(receive):
             await self._refuse(
                 BadRequest("The request's body ended too early, or is malformed."), scope, send
             )
-        elif decision.direct is not None and not has_extensions:
+        elif decision.direct is not None:
             await self._answer(decision.direct, scope, send)
+        elif decision.is_foreign:  # it may read the body
+            await self._quart(scope, receive, send)
         elif decision.is_followed:  # until Quart hears that the client has left
             await self._quart(scope, request_bodies.without_body(receive), send)
         else:
@@ -128,9 +132,11 @@ class FastPathMiddleware:
             direct = ListRequest.parse(request)
         elif shown in FIXED:
             direct = FIXED[shown].answer(request)
+        is_foreign = bool(endpoint) and endpoint not in self._extensions.views
+        may_have_body = request_bodies.may_have_body(scope["http_version"], headers)
         return RoutingDecision(
-            is_foreign=bool(endpoint) and endpoint not in self._extensions.views,
-            needs_drain=is_followed or request_bodies.may_have_body(scope["http_version"], headers),
+            is_foreign=is_foreign,
+            needs_drain=not is_foreign and (is_followed or may_have_body),
             has_conflicting_length=request_bodies.has_conflicting_length(headers),
             is_followed=is_followed,
             direct=direct,

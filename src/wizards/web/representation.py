@@ -5,6 +5,7 @@ The gzipped bytes differ between processes, so their ETag is weak (8.8.1), and a
 """
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
@@ -50,7 +51,8 @@ class Preferences(NamedTuple):
         )
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Answer:
     """A response: its status, lower-case header fields, and the body as blocks of the list itself."""
 
     status: int
@@ -79,7 +81,7 @@ class FixedDocument:
     def answer(self, request: Request) -> Answer:
         """Return the document (200), or only that it is unchanged (304) or another (412)."""
         status = _evaluate_preconditions(self._etag, request.if_match, request.if_none_match)
-        return self._not_modified if status == 304 else self._whole._replace(status=status)
+        return self._not_modified if status == 304 else replace(self._whole, status=status)
 
 
 def preferred_type(request: Request) -> str | None:
