@@ -47,7 +47,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         roster,
         feed,
         max_name_length=app.config["MAX_NAME_LENGTH"],
-        is_shutting_down=server.is_shutting_down,
+        has_shut_down=server.has_shut_down,
     )
     _add_lifespan(app, roster, server, store)
     _add_web(app)

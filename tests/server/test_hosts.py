@@ -74,11 +74,17 @@ async def test_another_server_stops() -> None:
 
 
 async def test_two_servers_of_one_application() -> None:
-    """When one of two servers of an application has stopped, the other one appends, and closes the list."""
+    """When one of two servers of an application stops, its streams end, and the other server appends.
+
+    The last one closes the list.
+    """
     app = fresh_app()
-    async with serving(app) as ours:
+    async with serving(app) as ours, httpx.AsyncClient() as follower:
         async with serving(app) as other:
             assert (await other.get("/wizards?name=Ginny")).text.count("Ginny") == 1
+            url, headers = f"{other.base_url}/wizards", {"Accept": "text/event-stream"}
+            stream = await follower.send(follower.build_request("GET", url, headers=headers), stream=True)
+        assert b'"Ginny"' in await stream.aread()
         assert (await ours.get("/wizards?name=Cho")).text.count("Ginny") == 1
     assert (await app.test_client().get("/wizards")).status_code == 503
 

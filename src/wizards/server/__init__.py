@@ -30,7 +30,11 @@ class HypercornServer:
         self.contexts: set[ServerContext] = set()
 
     def is_shutting_down(self) -> bool:
-        """Return whether each drain is over, so that no append begins; False under another server."""
+        """Return whether a drain is over, so that streams end; False under another server."""
+        return any(context.terminated.is_set() for context in self.contexts)
+
+    def has_shut_down(self) -> bool:
+        """Return whether every drain is over, so that no append begins; False under another server."""
         return bool(self.contexts) and all(context.terminated.is_set() for context in self.contexts)
 
     @contextmanager

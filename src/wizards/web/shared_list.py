@@ -38,12 +38,12 @@ class SharedList:
     """The shared list over HTTP, with names of at most `max_name_length` code points."""
 
     def __init__(
-        self, roster: Roster, feed: Feed, *, max_name_length: int, is_shutting_down: Callable[[], bool]
+        self, roster: Roster, feed: Feed, *, max_name_length: int, has_shut_down: Callable[[], bool]
     ) -> None:
         self.roster = roster
         self.feed = feed
         self._max_name_length = max_name_length
-        self._is_shutting_down = is_shutting_down
+        self._has_shut_down = has_shut_down
         self._snapshot: Snapshot | None = None
         self._answers: dict[tuple[ListRequest, bool], Answer] = {}
 
@@ -91,7 +91,7 @@ class SharedList:
             )
         if "\0" in name:
             raise BadRequest("The name holds a NUL character; it may hold any other.")
-        if self._is_shutting_down():
+        if self._has_shut_down():
             raise ServiceUnavailable(
                 "This server is stopping and did nothing. Try again.", retry_after=RETRY_AFTER
             )
