@@ -19,7 +19,7 @@ from wizards.server.metrics import send_gauges
 from wizards.server.shutdown import drain_then_raise
 
 
-class Lifespan:
+class RunningLifespan:
     """A lifespan of an application; `context` is that of its server, if the server is Hypercorn."""
 
     def __init__(self, state: Mapping[str, Any], server: HypercornServer) -> None:
@@ -28,13 +28,13 @@ class Lifespan:
         self.context: ServerContext | None = None
 
 
-_running: list[Lifespan] = []
+_running: list[RunningLifespan] = []
 
 
 @contextmanager
 def running(state: Mapping[str, Any], server: HypercornServer) -> Iterator[None]:
     """Patch the Hypercorn server whose lifespan has that `state`, and tell `server` its context."""
-    lifespan = Lifespan(state, server)
+    lifespan = RunningLifespan(state, server)
     with patches.lock:
         patches.apply([patches.HOOK])
         _running.append(lifespan)
