@@ -56,7 +56,7 @@ class HTTP1Protocol(H11Protocol):
 
     async def _maybe_recycle(self) -> None:
         await super()._maybe_recycle()
-        if self.connection.our_state is not h11.IDLE:  # that was the last response
+        if self.connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # that was the last response
             await self._close_gate()
 
     async def _close_gate(self) -> None:
