@@ -1,7 +1,9 @@
 """The package: the wheel and the sdist of `make build`, installed without the checkout."""
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from hypercorn.config import Config
 
 from support.servers import ROOT
 from wizards.storage.urls import DRIVER
@@ -140,3 +143,20 @@ def test_sdist_is_complete(built: tuple[Path, Path]) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
     assert set(links) <= names
     assert {"pyproject.toml", "README.md", "LICENSE", "src/wizards/py.typed"} <= names
+
+
+def test_containerfile(tmp_path: Path) -> None:
+    """What the Containerfile copies is enough to build the package and to run its command."""
+    text = (ROOT / "Containerfile").read_text()
+    for copied in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
+        *sources, target = copied.split()
+        for source in sources:
+            place = tmp_path / target / ("" if (ROOT / source).is_dir() else Path(source).name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
+    build = BUILD.format(str(tmp_path / "dist"))
+    (tmp_path / "dist").mkdir()
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True)
+    command = json.loads(text.rpartition("CMD ")[2])
+    assert Config.from_toml(tmp_path / command[command.index("--config") + 1]).bind
+    assert command[-1] == "wizards.asgi:app"
