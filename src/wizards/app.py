@@ -14,13 +14,13 @@ from quart.asgi import ASGILifespan
 from wizards.config import PREFIX, StartError, check, read_settings
 from wizards.core.feed import Feed
 from wizards.core.roster import Roster
-from wizards.server import HypercornServer, logs
+from wizards.server import HypercornLink, logs
 from wizards.storage.base import Store, first_line
 from wizards.web.errors import register_error_handlers
+from wizards.web.list_resource import ListResource
 from wizards.web.middleware import FastPathMiddleware
 from wizards.web.quart_workarounds import TolerantHTTPConnection, TolerantWebsocketConnection
 from wizards.web.routes import blueprint
-from wizards.web.shared_list import SharedList
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,16 @@ def create_app(config: Mapping[str, Any] | None = None) -> Quart:
         app.logger.setLevel(logging.INFO)
     app.logger.addFilter(_is_no_start_error)
     roster = Roster(store, max_wizards=app.config["MAX_WIZARDS"], max_waiting=app.config["MAX_WAITING"])
-    server = HypercornServer(app.config["LOG_FORMAT"], lambda: feed.gauges())  # noqa: PLW0108  # made later
-    feed = Feed(roster, poll_seconds=store.poll_seconds, is_shutting_down=server.is_shutting_down)
-    app.extensions["wizards"] = SharedList(
+    hypercorn = HypercornLink(app.config["LOG_FORMAT"])
+    feed = Feed(roster, poll_seconds=store.poll_seconds, must_end=hypercorn.must_end_streams)
+    hypercorn.gauges = feed.gauges
+    app.extensions["wizards"] = ListResource(
         roster,
         feed,
         max_name_length=app.config["MAX_NAME_LENGTH"],
-        has_shut_down=server.has_shut_down,
+        must_refuse_appends=hypercorn.must_refuse_appends,
     )
-    _add_lifespan(app, roster, server, store)
+    _add_lifespan(app, roster, hypercorn, store)
     _add_web(app)
     return app
 
@@ -62,7 +63,7 @@ def _add_web(app: Quart) -> None:
     app.asgi_app = FastPathMiddleware(app, app.extensions["wizards"])  # type: ignore[method-assign]
 
 
-def _add_lifespan(app: Quart, roster: Roster, server: HypercornServer, store: Store) -> None:
+def _add_lifespan(app: Quart, roster: Roster, hypercorn: HypercornLink, store: Store) -> None:
     async def start() -> None:
         try:
             snapshot = await roster.open()
@@ -75,7 +76,7 @@ def _add_lifespan(app: Quart, roster: Roster, server: HypercornServer, store: St
         await roster.close()
         logger.info("The list is closed.")
 
-    app.asgi_lifespan_class = partial(Lifespan, server)  # type: ignore[assignment]
+    app.asgi_lifespan_class = partial(Lifespan, hypercorn)  # type: ignore[assignment]
     app.before_serving(start)
     app.after_serving(close)
 
@@ -83,14 +84,14 @@ def _add_lifespan(app: Quart, roster: Roster, server: HypercornServer, store: St
 class Lifespan(ASGILifespan):
     """Quart's lifespan, which raises the StartError of a failed start once the server has been told."""
 
-    def __init__(self, server: HypercornServer, app: Quart, scope: LifespanScope) -> None:
+    def __init__(self, hypercorn: HypercornLink, app: Quart, scope: LifespanScope) -> None:
         super().__init__(app, scope)
-        self._server_attached = server.attached(scope)
+        self._hypercorn_attached = hypercorn.attached(scope)
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Start the application, and stop it."""
         try:
-            with self._server_attached:
+            with self._hypercorn_attached:
                 await super().__call__(receive, send)
         except LifespanFailureError:  # Hypercorn takes any other exception for a lack of lifespan support
             raise

@@ -45,7 +45,7 @@ class App:
 
     def __init__(self, store: SQLiteStore) -> None:
         self.roster = Roster(store, max_wizards=100_000, max_waiting=10_000)
-        self.feed = Feed(self.roster, poll_seconds=0, is_shutting_down=lambda: self.is_stopping)
+        self.feed = Feed(self.roster, poll_seconds=0, must_end=lambda: self.is_stopping)
         self.is_stopping = False
 
     async def append(self, *names: str) -> None:

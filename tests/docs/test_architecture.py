@@ -10,13 +10,12 @@ from support.servers import ROOT
 
 SOURCE = ROOT / "src" / "wizards"
 
-# What each wing may import of the package. The root's modules are app, asgi, config and messages.
+# What each wing may import of the package. The root's modules are app, asgi and config.
 ALLOWED = {
     "core": {"core", "storage.base"},
     "storage": {"storage"},
-    "server": {"server", "messages"},
-    "web": {"web", "core", "messages"},
-    "messages": set(),
+    "server": {"server"},
+    "web": {"web", "core"},
     "config": {"storage"},
     "app": {"config", "core", "server", "storage", "web"},
     "asgi": {"app", "config", "server"},

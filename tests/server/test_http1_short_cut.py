@@ -459,7 +459,7 @@ async def test_stop_in_the_middle(serve: Serve, protocol: type[HTTP1Protocol]) -
     client = await server.connect()
     assert (await client.send(GET)).endswith(b"\r\n\r\na")
     server.stop.set()
-    [context] = server.server.contexts
+    [context] = server.link.contexts
     await context.terminated.wait()
     gate.set()
     await asyncio.wait_for(client.ended.wait(), 30)

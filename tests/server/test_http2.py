@@ -20,7 +20,7 @@ from support.connections import Application, running, settle
 from support.http2_frames import GET, PREFACE, SETTINGS, frame
 from support.servers import Server
 from support.sockets import connect, receive_all, receive_until
-from wizards.server.context import Event
+from wizards.server.context import ServerEvent
 from wizards.server.http2 import CHUNK_SIZE, Encoder, HTTP2Protocol, StreamBuffer
 
 
@@ -122,7 +122,7 @@ async def test_client_leaves_a_stalled_response(leaves: bytes | None) -> None:
 
 async def test_buffer_takes_more_when_it_is_empty() -> None:
     """A buffer accepts data while it is empty, and is drained when its stream has ended."""
-    buffer = StreamBuffer(Event)
+    buffer = StreamBuffer(ServerEvent)
     pushing = asyncio.create_task(buffer.push(b"x" * 10))
     await settle()
     assert not pushing.done()

@@ -13,7 +13,7 @@ from hypercorn.config import Config
 from hypercorn.logging import Logger
 from hypercorn.protocol.h11 import H11Protocol
 
-from wizards.server import HypercornServer, http1_short_cut, patches
+from wizards.server import HypercornLink, http1_short_cut, patches
 from wizards.server.connections import Connection
 
 TURNS = 60  # of the event loop, more than anything takes that waits neither for the client nor for the test
@@ -62,7 +62,7 @@ class Served:
         }
         self.config = Config.from_mapping(config, protocol=protocol, taken=0)
         self.path = str(path)
-        self.server = HypercornServer()
+        self.link = HypercornLink()
         self.stop = asyncio.Event()
         self.task: asyncio.Task[None]
         self._clients: list[Client] = []
@@ -75,7 +75,7 @@ class Served:
     @property
     def connection(self) -> Connection:
         """The one connection that is open."""
-        [context] = self.server.contexts
+        [context] = self.link.contexts
         found: list[Connection] = [*context.connections]
         return next(one for one in found if not one.writer.is_closing())
 
@@ -162,7 +162,7 @@ async def start(app: Any, path: Path, protocol: type[H11Protocol] = Counting, **
         if scope["type"] != "lifespan":
             await app(scope, receive, send)
             return
-        with served.server.attached(scope):
+        with served.link.attached(scope):
             for _ in range(2):
                 await send({"type": f"{(await receive())['type']}.complete"})
 

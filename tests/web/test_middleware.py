@@ -31,8 +31,8 @@ from support.stores import append_names, make_store
 from wizards import create_app
 from wizards.core.roster import RosterBusyError, RosterUnavailableError
 from wizards.web import middleware
+from wizards.web.list_resource import MAX_ANSWERS, ListRequest, name_in
 from wizards.web.middleware import FastPathMiddleware
-from wizards.web.shared_list import MAX_ANSWERS, ListRequest, name_in
 
 
 class QuartRequests:
@@ -394,12 +394,12 @@ async def test_error_handlers_of_the_app_apply(app: Quart, client: AsyncClient) 
 
 async def test_errors_are_the_same_with_and_without_hooks(app: Quart, client: AsyncClient) -> None:
     """An error of the list has the same status, headers and body on the fast path and from Quart."""
-    shared_list = app.extensions["wizards"]
+    resource = app.extensions["wizards"]
 
     async def fail(*_: object) -> None:
         raise RosterBusyError
 
-    shared_list.roster.append = fail
+    resource.roster.append = fail
     requests = [
         ("/wizards?name=%00", {}),
         ("/wizards?name=x", {}),

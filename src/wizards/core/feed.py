@@ -28,11 +28,11 @@ WAKE_BATCH_SIZE = 50  # followers that are woken before other requests have thei
 class Feed:
     """The feed of one roster's list, which looks for names of other processes every `poll_seconds`."""
 
-    def __init__(self, roster: Roster, *, poll_seconds: float, is_shutting_down: Callable[[], bool]) -> None:
+    def __init__(self, roster: Roster, *, poll_seconds: float, must_end: Callable[[], bool]) -> None:
         self.followers = 0
         self._roster = roster
         self._poll_seconds = poll_seconds
-        self._is_shutting_down = is_shutting_down
+        self._must_end = must_end
         self._waiting: list[asyncio.Future[bool]] = []
         self._watcher: asyncio.Task[None] | None = None
 
@@ -64,7 +64,7 @@ class Feed:
 
     def _is_over(self, replica: Replica) -> bool:
         is_current = replica is self._roster.replica and not self._roster.refuses
-        return self._is_shutting_down() or not is_current
+        return self._must_end() or not is_current
 
     def _start_watcher(self) -> None:
         if self._watcher is None or self._watcher.done():

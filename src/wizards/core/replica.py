@@ -7,7 +7,6 @@ brought. The order between processes is the store's.
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 
 from wizards.core.rendering import RenderedList
 from wizards.storage.base import READ_CHUNK, START, HistoryLostError, Row, Store
@@ -32,14 +31,15 @@ class Replica:
                 await self.catch_up()
                 self._is_open = True
 
-    async def append(
-        self, names: Sequence[str], limit: int, reading: AbstractAsyncContextManager[None]
-    ) -> int:
-        """Append as many of `names` as a list of `limit` holds; return their number. Reads in `reading`."""
+    async def append(self, names: Sequence[str], limit: int, reads_lock: asyncio.Lock) -> int:
+        """Append as many of `names` as a list of `limit` holds; return their number.
+
+        If other processes have appended very much, their rows are read under `reads_lock`.
+        """
         rows, appended = await self._store.append(names, self.last, limit)
         self._extend(rows)
         if len(rows) >= READ_CHUNK:  # this process was far behind
-            async with reading:
+            async with reads_lock:
                 await self.catch_up()
         return appended
 

@@ -5,20 +5,20 @@ from typing import Any
 
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.config import Config
-from hypercorn.typing import Event as AnyEvent
+from hypercorn.typing import Event
 
 # Less than the graceful_timeout of hypercorn.toml, and more than an append may wait for its storage.
 ABORT_TIMEOUT = 5.5
 
 
-class Event(EventWrapper):
+class ServerEvent(EventWrapper):
     """Hypercorn's event; by this class the parts of a server of ours are known."""
 
 
 class ServerContext(WorkerContext):
     """One server: Hypercorn's two events and its connections, with what a stop does to them."""
 
-    event_class: type[AnyEvent] = Event
+    event_class: type[Event] = ServerEvent
 
     def __init__(self, max_requests: int | None, config: Config) -> None:
         super().__init__(max_requests)

@@ -11,10 +11,10 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
-from wizards.server.context import Event, ServerContext
+from wizards.server.context import ServerContext, ServerEvent
 
 
-class ReadGate(Event):
+class ReadGate(ServerEvent):
     """Hypercorn's event for which a pipelined request waits, until the response before is complete."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 h11, events, streams and timers are nine tenths of what Hypercorn spends on a small request.
 
 What is learned: the header block of a GET or HEAD without a body, if the request arrived in one read and h11
-parsed it with nothing left over (`heads`). All connections of a server share what it has learned.
+parsed it with nothing left over (`http1_heads`). All connections of a server share what it has learned.
 
 When it applies: the connection is idle, h11 has an empty buffer, and what arrives is a request line and
 a learned block, to the byte. Then the application gets a task and a scope, as from Hypercorn. Neither h11 nor

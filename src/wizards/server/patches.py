@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from wizards.server.context import Event, ServerContext
+from wizards.server.context import ServerContext, ServerEvent
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def restore() -> None:
 
 def _only_ours(expected: type, ours: type) -> Callable[..., Any]:
     def make(*args: Any, **options: Any) -> Any:
-        is_ours = any(isinstance(arg, ServerContext) or arg is Event for arg in args)
+        is_ours = any(isinstance(arg, ServerContext) or arg is ServerEvent for arg in args)
         return (ours if is_ours else expected)(*args, **options)
 
     return make

@@ -21,10 +21,10 @@ from werkzeug.exceptions import BadRequest, HTTPException
 from wizards.core.roster import RosterError
 from wizards.web import request_bodies
 from wizards.web.extensions import Extensions
+from wizards.web.list_resource import ListRequest, ListResource, name_in
 from wizards.web.quart_workarounds import TolerantHTTPConnection
 from wizards.web.representation import EVENTS, Answer, preferred_type
 from wizards.web.routes import FIXED, LIST
-from wizards.web.shared_list import ListRequest, SharedList, name_in
 
 # The headers that decide an answer beside method, target and name. A request is parsed with these alone, so
 # that a decision which is kept cannot depend on a header which is missing here.
@@ -49,10 +49,10 @@ class RoutingDecision:
 class FastPathMiddleware:
     """An ASGI application around `app.asgi_app`; register routes and views of ours before making one."""
 
-    def __init__(self, app: Quart, shared_list: SharedList) -> None:
+    def __init__(self, app: Quart, resource: ListResource) -> None:
         self._app = app
         self._quart = app.asgi_app
-        self._list = shared_list
+        self._list = resource
         self._extensions = Extensions(app)
         self._decisions: dict[tuple[object, ...], RoutingDecision] = {}
 

@@ -18,7 +18,7 @@ from wizards.core.document import Document
 from wizards.core.rendering import Snapshot
 from wizards.web.headers import FIXED_HEADERS, LIST_HEADERS
 
-HTML, JSON, EVENTS = "text/html; charset=utf-8", "application/json", "text/event-stream"
+HTML_UTF8, JSON, EVENTS = "text/html; charset=utf-8", "application/json", "text/event-stream"
 GZIPPED = b"content-encoding", b"gzip"
 
 Field = tuple[bytes, bytes]
@@ -147,7 +147,7 @@ def _whole(document: Document, preferences: Preferences, status: int) -> Answer:
 def _answer(
     status: int, preferences: Preferences, headers: Iterable[Field], chunks: Iterable[bytes]
 ) -> Answer:
-    content_type = JSON if preferences.json else HTML
+    content_type = JSON if preferences.json else HTML_UTF8
     fields = ((b"content-type", content_type.encode()), *headers, *LIST_HEADERS)
     return Answer(status, fields, tuple(chunks))
 

@@ -4,12 +4,12 @@ from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from wizards.web.headers import EVENT_HEADERS, LIST_PATH
-from wizards.web.representation import EVENTS, HTML, JSON, FixedDocument, preferred_type
-from wizards.web.shared_list import ListRequest, SharedList, name_in
+from wizards.web.list_resource import ListRequest, ListResource, name_in
+from wizards.web.representation import EVENTS, HTML_UTF8, JSON, FixedDocument, preferred_type
 
 blueprint = Blueprint("wizards", __name__)
 
-HELLO = FixedDocument("<p>Hello World from Flask!</p>", HTML)
+HELLO = FixedDocument("<p>Hello World from Flask!</p>", HTML_UTF8)
 GRYFFINDORS = FixedDocument(
     '[{"house":"Gryffindor","name":"Harry"},{"house":"Gryffindor","name":"Hermione"},'
     '{"house":"Gryffindor","name":"Ron"}]\n',
@@ -30,14 +30,14 @@ async def hello() -> Response:
 @blueprint.get(LIST_PATH)
 async def shared_list() -> Response:
     """Show the shared list, or let the client follow it, after appending `?name=` to it."""
-    wizards: SharedList = current_app.extensions["wizards"]
+    resource: ListResource = current_app.extensions["wizards"]
     asked, name = ListRequest.parse(request), name_in(request.query_string)
     if preferred_type(request) == EVENTS:
-        events = await wizards.follow(asked, name, request.headers.get("Last-Event-ID", ""))
+        events = await resource.follow(asked, name, request.headers.get("Last-Event-ID", ""))
         return Response(
             events if request.method == "GET" else None, headers=EVENT_HEADERS, content_type=EVENTS
         )
-    answer = await wizards.answer(asked, name)
+    answer = await resource.answer(asked, name)
     return answer.to_response()
 
 

@@ -1,4 +1,4 @@
-"""The one function that answers for the shared list, called by the view and by the middleware."""
+"""The shared list as an HTTP resource: one function answers for it, called by view and middleware."""
 
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -34,16 +34,16 @@ class ListRequest:
         return cls(Preferences.parse(request), append_refusal(request))
 
 
-class SharedList:
+class ListResource:
     """The shared list over HTTP, with names of at most `max_name_length` code points."""
 
     def __init__(
-        self, roster: Roster, feed: Feed, *, max_name_length: int, has_shut_down: Callable[[], bool]
+        self, roster: Roster, feed: Feed, *, max_name_length: int, must_refuse_appends: Callable[[], bool]
     ) -> None:
         self.roster = roster
         self.feed = feed
         self._max_name_length = max_name_length
-        self._has_shut_down = has_shut_down
+        self._must_refuse_appends = must_refuse_appends
         self._snapshot: Snapshot | None = None
         self._answers: dict[tuple[ListRequest, bool], Answer] = {}
 
@@ -91,7 +91,7 @@ class SharedList:
             )
         if "\0" in name:
             raise BadRequest("The name holds a NUL character; it may hold any other.")
-        if self._has_shut_down():
+        if self._must_refuse_appends():
             raise ServiceUnavailable(
                 "This server is stopping and did nothing. Try again.", retry_after=RETRY_AFTER
             )
