@@ -123,6 +123,20 @@ async def test_incomplete_upgrade_is_ignored(request_bytes: bytes) -> None:
         assert wire.sent.startswith(b"HTTP/1.1 200 ")
 
 
+async def test_responses_have_a_reason() -> None:
+    """Each response has the reason phrase of its status, as Flask's servers send it."""
+    async with running(HTTP1Protocol, Application()) as (protocol, wire):
+        await protocol.handle(RawData(b"POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n"))
+        await protocol.handle(RawData(b"Content-Length: 1\r\n\r\nx"))
+        await settle()
+        await protocol.handle(RawData(b":\r\n\r\n"))
+        assert re.findall(rb"HTTP/1.1 (.*)\r\n", wire.sent) == [
+            b"100 CONTINUE",
+            b"200 OK",
+            b"400 BAD REQUEST",
+        ]
+
+
 async def test_drain_tells_clients_to_close() -> None:
     """During a drain each response is its connection's last one, and says so once."""
     async with running(HTTP1Protocol, Application()) as (protocol, wire):
@@ -152,6 +166,17 @@ def test_refused_requests_close(tmp_path: Path) -> None:
             assert re.findall(rb"HTTP/1.1 (\d+)", receive_all(client)) == [status]
         assert server.stop() == 0
         assert server.output().count('"GET / ') == len(REFUSED)
+
+
+def test_reasons(tmp_path: Path) -> None:
+    """The first and each further response has its reason, from the application and from the server."""
+    with Server(tmp_path) as server:
+        for target, reason in (b"/", b"OK"), (b"/nowhere", b"NOT FOUND"), (b"/\xff", b"BAD REQUEST"):
+            for _ in range(2):
+                with connect(server.port) as client:
+                    client.sendall(b"GET %b HTTP/1.1\r\nHost: t\r\n\r\n" % target)
+                    line = receive_until(b"\r\n", client).partition(b"\r\n")[0]
+                    assert line.split(b" ", 2)[2] == reason
 
 
 def test_upgrade(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import h11
 HOST = "localhost:8000"
 ADDRESS = ("127.0.0.1", 8000)
 
-# The headers that two answers have to agree on, beside status and body; reason and case are the server's.
+# The headers that two answers have to agree on, beside status, reason and body; their case is the server's.
 COMPARED_HEADERS = ("content-type", "content-length", "location", "allow")
 
 # Headers that a server adds to the answers of any application.
@@ -39,14 +39,15 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+    reason: str = ""  # only of servers, as ASGI has none
 
     @property
-    def compared(self) -> tuple[int, dict[str, object], bytes]:
+    def compared(self) -> tuple[int, str, dict[str, object], bytes]:
         """The parts that two answers have to agree on; the order of allowed methods is free."""
         headers: dict[str, object] = {name: self.headers.get(name) for name in COMPARED_HEADERS}
         if "allow" in self.headers:
             headers["allow"] = set(self.headers["allow"].split(", "))
-        return self.status, headers, self.body
+        return self.status, self.reason, headers, self.body
 
 
 def ask_wsgi(app: Callable[..., Iterable[bytes]], request: Request) -> Answer:
@@ -125,7 +126,8 @@ def ask_server(connection: HTTPConnection, request: Request) -> Answer:
         connection.putheader(name, value)
     connection.endheaders()
     response = connection.getresponse()
-    return _answer(request, response.status, response.getheaders(), response.read())
+    answer = _answer(request, response.status, response.getheaders(), response.read())
+    return answer._replace(reason=response.reason)
 
 
 def _answer(request: Request, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:

@@ -1,4 +1,4 @@
-"""HTTP/1.1: complete upgrades, the last response of a connection, and the end of a connection."""
+"""HTTP/1.1: reason phrases, complete upgrades, the last response of a connection, and its end."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -10,8 +10,10 @@ from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import H11SendableEvent
 
 from wizards.server.context import ServerContext, ServerEvent
+from wizards.server.http1_heads import REASONS
 
 
 class ReadGate(ServerEvent):
@@ -29,7 +31,7 @@ class ReadGate(ServerEvent):
 
 
 class HTTP1Protocol(H11Protocol):
-    """HTTP/1.1 that ignores incomplete upgrades to HTTP/2, drains, and ends with its connection."""
+    """HTTP/1.1 that gives reasons, ignores incomplete upgrades to HTTP/2, drains, and ends."""
 
     context: ServerContext
 
@@ -53,6 +55,11 @@ class HTTP1Protocol(H11Protocol):
             headers = [header for header in event.headers if header[0].lower() != b"connection"]
             event = replace(event, headers=[*headers, (b"connection", b"close")])
         await super().stream_send(event)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        if isinstance(event, h11.Response | h11.InformationalResponse):
+            event = replace(event, reason=REASONS.get(event.status_code, b""))
+        await super()._send_h11_event(event)
 
     async def _maybe_recycle(self) -> None:
         await super()._maybe_recycle()

@@ -6,6 +6,7 @@ heads of their responses. Some of them are kept, after h11 has found them valid.
 
 import re
 from functools import lru_cache
+from http import HTTPStatus
 from time import time
 from typing import Any
 
@@ -23,6 +24,10 @@ UNLEARNED = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"ex
 
 # What clients can make each server keep: at the worst 4 MiB.
 MAX_BLOCKS, MAX_BLOCK_LENGTH, MAX_HEADERS = 256, 4096, 64
+
+# In upper case, as Flask's servers send them. Hypercorn sends none, and some clients (h2load) then take every
+# response for a failure.
+REASONS = {status.value: status.phrase.upper().encode() for status in HTTPStatus}
 
 # Headers of a response that h11 has to see: they say how it ends, or that the connection does.
 FRAMING = frozenset({b"transfer-encoding", b"connection", b"host"})
@@ -66,4 +71,5 @@ def _write(status: int, headers: Any, config: Config, second: int) -> tuple[byte
     is_framed = not FRAMING.isdisjoint(name for name, _ in response.headers)
     if is_framed or len(lines) > MAX_HEAD_LENGTH:
         raise ValueError(lines)
-    return b"HTTP/1.1 %d \r\n%b\r\n" % (status, lines), 0 if status in NO_BODY else lengths[0]
+    head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, REASONS.get(status, b""), lines)
+    return head, 0 if status in NO_BODY else lengths[0]
