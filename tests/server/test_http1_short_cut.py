@@ -14,7 +14,7 @@ from hypercorn.logging import Logger
 from hypercorn.statsd import StatsdLogger
 
 from support.short_cut import Counting, Recorder, Served, patch_short_cut, start, turn
-from wizards.server import http1_heads, http1_short_cut
+from wizards.server import http1_heads
 from wizards.server.http1 import HTTP1Protocol
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -153,7 +153,7 @@ async def test_bounds(serve: Serve) -> None:
     """However many blocks are sent, and however long they are, a server keeps few, and the latest."""
     server = await serve(hello)
     client = await server.connect()
-    blocks = http1_short_cut._blocks[server.connection.context]
+    blocks = server.connection.context.header_blocks
     for number in range(http1_heads.MAX_BLOCKS + 10):
         await client.send(GET.replace(b"test", b"test%d" % number))
     await client.send(GET.replace(b"test", b"x" * http1_heads.MAX_BLOCK_LENGTH))

@@ -24,6 +24,7 @@ class ServerContext(WorkerContext):
         super().__init__(max_requests)
         self.config = config
         self.connections: set[Any] = set()  # of TCP, and sockets of QUIC
+        self.header_blocks: dict[bytes, Any] = {}  # of HTTP/1.1 requests, each with its headers, parsed
         self.arrivals = 0  # connections and requests, whose lack ends a drain
         self.is_draining = False
         self.is_aborted = False

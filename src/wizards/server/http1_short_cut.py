@@ -22,7 +22,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import h11
 from hypercorn.app_wrappers import ASGIWrapper
@@ -31,13 +30,11 @@ from hypercorn.utils import valid_server_name
 
 from wizards.server.context import ServerContext
 from wizards.server.http1 import HTTP1Protocol
-from wizards.server.http1_heads import REQUEST_LINE, Headers, learn
+from wizards.server.http1_heads import REQUEST_LINE, learn
 from wizards.server.http1_known_stream import KnownStream
 
 if TYPE_CHECKING:
     from wizards.server.connections import Connection
-
-_blocks: WeakKeyDictionary[ServerContext, dict[bytes, Headers]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
@@ -58,13 +55,14 @@ async def short_cut(connection: "Connection") -> AsyncGenerator[None]:
 class ShortCutProtocol(HTTP1Protocol):
     """HTTP/1.1 in which h11 parses only what it has not parsed before."""
 
+    context: ServerContext
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.tcp: Connection
         self._feed: Callable[[bytes], None]
         self.known: KnownStream | None = None  # under way, and h11 has not heard of it
         self.tasks: dict[KnownStream, asyncio.Task[None]] = {}
-        self._blocks = _blocks.setdefault(self.context, {})
         self._block = b""  # of the request that h11 is about to parse, if it may be learned
         self._is_reading = False  # bytes are on their way to h11
         self._is_clean = False  # h11 waits for a request, and has read nothing since that was seen
@@ -95,7 +93,7 @@ class ShortCutProtocol(HTTP1Protocol):
         await super()._create_stream(request)
         is_whole = self.connection.trailing_data == (b"", False)
         if block and is_whole and valid_server_name(self.config, request):  # type: ignore[arg-type]
-            learn(self._blocks, block, request, as_sent=self.config.h11_pass_raw_headers)
+            learn(self.context.header_blocks, block, request, as_sent=self.config.h11_pass_raw_headers)
 
     def _waits(self) -> bool:
         states = self.connection.our_state, self.connection.their_state
@@ -108,7 +106,7 @@ class ShortCutProtocol(HTTP1Protocol):
 
     def _take(self, data: bytes) -> bool:
         line = REQUEST_LINE.match(data)
-        headers = self._blocks.get(data[line.end() :]) if line else None
+        headers = self.context.header_blocks.get(data[line.end() :]) if line else None
         is_last = self.keep_alive_requests + 1 >= self.config.keep_alive_max_requests
         if line is None or headers is None or is_last:
             return False

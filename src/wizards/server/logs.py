@@ -8,7 +8,7 @@ import json
 import logging
 import logging.config
 import time
-from collections.abc import Iterator, Mapping
+from collections import UserDict
 from typing import Any
 
 from hypercorn.logging import Logger
@@ -90,33 +90,27 @@ def _warn_of_shortage(error: BaseException | None) -> None:
 _next_warning = [0.0]
 
 
-class PrintableAtoms(Mapping[str, Any]):
+class PrintableAtoms(UserDict[str, Any]):
     """The parts of an access log's line, with escapes for all characters that do not print.
 
     Hypercorn logs paths decoded: `/%0A` began a new line, in which a client could write what it liked.
     """
 
-    def __init__(self, atoms: Mapping[str, Any]) -> None:
-        self._atoms = atoms
+    def __init__(self, atoms: dict[str, Any]) -> None:
+        self.data = atoms  # not copied, as Hypercorn's dictionary makes parts on demand
 
     def __getitem__(self, key: str) -> Any:
-        value = self._atoms[key]
+        value = self.data[key]
         if isinstance(value, str) and not value.isprintable():
             return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
         return value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._atoms)
-
-    def __len__(self) -> int:
-        return len(self._atoms)
 
 
 def protect_access_log(log: Logger) -> None:
     """Let no client write a line of its own into this server's access log."""
     release_access_log(log)
     atoms = log.atoms
-    log.atoms = lambda *args: PrintableAtoms(atoms(*args))  # type: ignore[method-assign]
+    log.atoms = lambda *args: PrintableAtoms(atoms(*args))  # type: ignore[method-assign, arg-type]
 
 
 def release_access_log(log: Logger) -> None:

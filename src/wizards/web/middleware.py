@@ -40,7 +40,7 @@ class RoutingDecision:
     """Quart's decision on a request, what it means for the body, and what is answered without Quart."""
 
     is_foreign: bool  # for a view that is not ours
-    needs_drain: bool
+    drains_body: bool
     has_conflicting_length: bool
     is_followed: bool  # as server-sent events
     direct: Answer | ListRequest | None
@@ -71,7 +71,7 @@ class FastPathMiddleware:
             decision = self._decision(scope, headers)
         if decision.has_conflicting_length:
             send = request_bodies.close_after_response(send)
-        if decision.needs_drain and not await request_bodies.drain_body(receive):
+        if decision.drains_body and not await request_bodies.drain_body(receive):
             await self._refuse(
                 BadRequest("The request's body ended too early, or is malformed."), scope, send
             )
@@ -136,7 +136,7 @@ class FastPathMiddleware:
         may_have_body = request_bodies.may_have_body(scope["http_version"], headers)
         return RoutingDecision(
             is_foreign=is_foreign,
-            needs_drain=not is_foreign and (is_followed or may_have_body),
+            drains_body=not is_foreign and (is_followed or may_have_body),
             has_conflicting_length=request_bodies.has_conflicting_length(headers),
             is_followed=is_followed,
             direct=direct,
