@@ -66,7 +66,7 @@ class KnownStream(HTTPStream):
         except Exception:  # noqa: BLE001  # h11 sends no more on this connection
             self._protocol.tcp.writer.close()
         finally:
-            del self._protocol.tasks[self]
+            self._protocol.tasks.pop(self, None)  # it is not there yet if it never waited
 
     async def receive(self) -> Any:
         """Return the empty body; then, once the request is over, that the client has left."""

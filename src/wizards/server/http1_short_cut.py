@@ -19,6 +19,7 @@ the body has not the length that the head says. If the time of a read is limited
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ from wizards.server.http1_known_stream import KnownStream
 
 if TYPE_CHECKING:
     from wizards.server.connections import Connection
+
+# From Python 3.12 on a task can begin at once instead of in the loop's next turn: 10 % more reads a second.
+EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 @asynccontextmanager
@@ -114,6 +118,8 @@ class ShortCutProtocol(HTTP1Protocol):
         if self._is_clean:
             self.tcp.idle_task.mark_busy()
             self.keep_alive_requests += 1
-            self.known = KnownStream(self, data, line, headers)
-            self.tasks[self.known] = self.tcp.loop.create_task(self.known.run())
+            self.known = stream = KnownStream(self, data, line, headers)
+            task = asyncio.Task(stream.run(), loop=self.tcp.loop, **EAGER)
+            if not task.done():
+                self.tasks[stream] = task
         return self._is_clean
