@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 
 from support.pages import parse_page
+from wizards.core.errors import RosterBusyError, RosterFullError, RosterUnavailableError
 from wizards.core.rendering import Snapshot
-from wizards.core.roster import Roster, RosterBusyError, RosterFullError, RosterUnavailableError
+from wizards.core.roster import Roster
 from wizards.storage.base import FIRST_WIZARDS, START, Row, rows_behind
 
 

@@ -29,7 +29,7 @@ from support.clients import fresh_client, open_client
 from support.pages import GREETING, parse_page
 from support.stores import append_names, make_store
 from wizards import create_app
-from wizards.core.roster import RosterBusyError, RosterUnavailableError
+from wizards.core.errors import RosterBusyError, RosterUnavailableError
 from wizards.web import middleware
 from wizards.web.list_resource import MAX_ANSWERS, ListRequest, name_in
 from wizards.web.middleware import FastPathMiddleware

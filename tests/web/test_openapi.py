@@ -20,7 +20,7 @@ from support.http_lint import faults_of
 from support.servers import ROOT, Server
 from wizards import create_app
 from wizards.config import DEFAULTS
-from wizards.core.roster import RosterUnavailableError
+from wizards.core.errors import RosterUnavailableError
 
 FILE = ROOT / "docs" / "openapi.yaml"
 DESCRIPTION: dict[str, Any] = yaml.safe_load(FILE.read_text())

@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from contextvars import Context
 
+from wizards.core.errors import RosterError
 from wizards.core.replica import Replica
-from wizards.core.roster import Roster, RosterError
+from wizards.core.roster import Roster
 
 COMMENT = b":\n\n"
 HEARTBEAT_SECONDS = 15.0  # as WHATWG HTML, 9.2.7, advises

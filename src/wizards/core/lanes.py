@@ -8,6 +8,7 @@ lane, not to a request: a cancelled request leaves its batch as it is.
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from wizards.core.errors import RosterBusyError
 from wizards.core.rendering import Snapshot
 
 
@@ -20,10 +21,6 @@ class Batch:
         self.requests = 0
         self.appended = 0  # of the names
         self.task: asyncio.Task[Snapshot | None]
-
-    async def outcome(self) -> Snapshot | None:
-        """Wait for the exchange. A cancellation changes nothing."""
-        return await asyncio.shield(self.task)  # which keeps the cancellation from the task
 
 
 class Lane:
@@ -38,8 +35,11 @@ class Lane:
         self._open_batch: Batch | None = None
         self._tasks: set[asyncio.Task[Snapshot | None]] = set()
 
-    def join(self, max_waiting: int) -> Batch | None:
-        """Add a request to the open batch and return the batch, or None if it has `max_waiting`."""
+    def join(self, max_waiting: int) -> Batch:
+        """Add a request to the open batch and return the batch.
+
+        Raises RosterBusyError if the batch has `max_waiting` requests.
+        """
         batch = self._open_batch
         if batch is None:
             batch = self._open_batch = Batch()
@@ -47,7 +47,7 @@ class Lane:
             self._tasks.add(batch.task)
             batch.task.add_done_callback(self._tasks.discard)
         elif batch.requests >= max_waiting:
-            return None
+            raise RosterBusyError
         batch.requests += 1
         return batch
 

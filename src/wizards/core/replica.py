@@ -37,21 +37,17 @@ class Replica:
         If other processes have appended very much, their rows are read under `reads_lock`.
         """
         rows, appended = await self._store.append(names, self.last, limit)
-        self._extend(rows)
-        if len(rows) >= READ_CHUNK:  # this process was far behind
+        if self._extend(rows) >= READ_CHUNK:  # this process was far behind
             async with reads_lock:
                 await self.catch_up()
         return appended
 
     async def catch_up(self) -> None:
         """Read the rows that are committed by now."""
-        is_complete = False
-        while not is_complete:
-            rows = await self._store.read(self.last)
-            self._extend(rows)
-            is_complete = len(rows) < READ_CHUNK
+        while self._extend(await self._store.read(self.last)) >= READ_CHUNK:
+            pass
 
-    def _extend(self, rows: Sequence[Row]) -> None:
+    def _extend(self, rows: Sequence[Row]) -> int:
         # The other exchange may have brought some of them, and the last of those has to be the same row.
         known = self.last[0] - rows[0][0] + 1 if rows else 0
         if 0 < known <= len(rows) and rows[known - 1] != self.last:
@@ -60,3 +56,4 @@ class Replica:
             self.rendered.extend([name for _, name, _ in new])
             self.last = new[-1]
             self.has_grown.set()
+        return len(rows)

@@ -12,28 +12,13 @@
 import asyncio
 import logging
 
+from wizards.core.errors import RosterFullError, RosterUnavailableError
 from wizards.core.lanes import Batch, Lane
 from wizards.core.rendering import Snapshot
 from wizards.core.replica import Replica
 from wizards.storage.base import STORAGE_TIMEOUT, HistoryLostError, Store, first_line
 
 logger = logging.getLogger(__name__)
-
-
-class RosterError(Exception):
-    """A request that the roster turned away."""
-
-
-class RosterFullError(RosterError):
-    """The list holds as many names as it may. Nothing was appended."""
-
-
-class RosterBusyError(RosterError):
-    """Too many requests are waiting. Nothing was appended."""
-
-
-class RosterUnavailableError(RosterError):
-    """The store failed. The name may have been appended."""
 
 
 class Roster:
@@ -89,20 +74,14 @@ class Roster:
         Raises RosterFullError, RosterBusyError or RosterUnavailableError. A cancellation does not
         take the name back: it is appended, or fails, with its batch.
         """
-        batch = self._join(self._appends)
-        turn = len(batch.names)
-        batch.names.append(name)
-        snapshot = await self._outcome(batch)
-        if turn >= batch.appended:
-            raise RosterFullError
-        return snapshot
+        return await self._ask(self._appends, name)
 
     async def read(self) -> Snapshot:
         """Return the list with everything in it that was acknowledged anywhere before this call.
 
         Raises RosterBusyError or RosterUnavailableError. A cancellation changes nothing.
         """
-        return self.current() or await self._outcome(self._join(self._reads))
+        return self.current() or await self._ask(self._reads)
 
     def current(self) -> Snapshot | None:
         """Return what `read` would return, or None if that takes an exchange."""
@@ -124,22 +103,21 @@ class Roster:
         self.refuses = True
         await self._store.close()
 
-    def _join(self, lane: Lane) -> Batch:
+    async def _ask(self, lane: Lane, *names: str) -> Snapshot:
         if self.refuses:
             raise RosterUnavailableError
         batch = lane.join(self._max_waiting)
-        if batch is None:
-            raise RosterBusyError
-        return batch
-
-    async def _outcome(self, batch: Batch) -> Snapshot:
+        turn = len(batch.names)
+        batch.names += names
         self._waiting += 1
         try:
-            snapshot = await batch.outcome()
+            snapshot = await asyncio.shield(batch.task)  # which keeps a cancellation from the task
         finally:
             self._waiting -= 1
         if snapshot is None:
             raise RosterUnavailableError
+        if names and turn >= batch.appended:
+            raise RosterFullError
         return snapshot
 
     async def _exchange(self, lane: Lane, batch: Batch) -> Snapshot | None:
@@ -180,6 +158,6 @@ class Roster:
         self._failing.add(lane)
 
     def _note_success(self, lane: Lane) -> None:
-        if self._failing and not self._failing - {lane}:
+        if self._failing == {lane}:
             logger.warning("The storage is back; wizards: %d.", self.replica.last[0])
         self._failing.discard(lane)

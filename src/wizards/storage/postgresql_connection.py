@@ -36,12 +36,10 @@ class PostgreSQLConnection:
             async with asyncio.timeout(STORAGE_TIMEOUT):
                 connection = await self._connect()
                 cursor = await connection.execute(statements, parameters)
-                results: list[Any] = []
-                more: bool | None = True
-                while more:
-                    results.append(await cursor.fetchall() if cursor.description else cursor.rowcount)
-                    more = cursor.nextset()
-                return results
+                return [
+                    await each.fetchall() if each.description else each.rowcount
+                    async for each in cursor.results()
+                ]
         except BaseException:
             self.close()
             raise

@@ -4,7 +4,7 @@ from quart import Quart, Request, has_request_context, json, request
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response
 
-from wizards.core.roster import RosterBusyError, RosterError, RosterFullError, RosterUnavailableError
+from wizards.core.errors import RosterBusyError, RosterError, RosterFullError, RosterUnavailableError
 from wizards.web.headers import LIST_PATH
 from wizards.web.representation import JSON, preferred_type
 

@@ -18,7 +18,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, S
 from quart import Quart, Request
 from werkzeug.exceptions import BadRequest, HTTPException
 
-from wizards.core.roster import RosterError
+from wizards.core.errors import RosterError
 from wizards.web import request_bodies
 from wizards.web.extensions import Extensions
 from wizards.web.list_resource import ListRequest, ListResource, name_in
