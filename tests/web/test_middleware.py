@@ -31,7 +31,8 @@ from support.stores import append_names, make_store
 from wizards import create_app
 from wizards.core.errors import RosterBusyError, RosterUnavailableError
 from wizards.web import middleware
-from wizards.web.list_resource import MAX_ANSWERS, ListRequest, name_in
+from wizards.web.list_request import ListRequest
+from wizards.web.list_resource import MAX_ANSWERS, name_in
 from wizards.web.middleware import FastPathMiddleware
 
 
@@ -514,7 +515,7 @@ async def test_caches_are_bounded(app: Quart, client: AsyncClient) -> None:
         await client.get("/wizards", headers={"If-None-Match": f'"{number}"'})
         await client.get(f"/{number}")
     fast_path: FastPathMiddleware = app.asgi_app  # type: ignore[assignment]
-    assert len(fast_path._decisions) == middleware.MAX_DECISIONS
+    assert fast_path._decision.cache_info().currsize == middleware.MAX_DECISIONS
     assert len(fast_path._list._answers) <= MAX_ANSWERS + 1
 
 

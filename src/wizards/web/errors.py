@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 
 from wizards.core.errors import RosterBusyError, RosterError, RosterFullError, RosterUnavailableError
 from wizards.web.headers import LIST_PATH
-from wizards.web.representation import JSON, preferred_type
+from wizards.web.list_request import JSON, preferred_type
 
 # In seconds, a guess that suits both a burst of requests and a database that restarts.
 RETRY_AFTER = 1

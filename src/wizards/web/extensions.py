@@ -22,6 +22,9 @@ REGISTERED = itemgetter(
 
 SIGNALS = [signal for name, signal in vars(signals).items() if name.startswith(("request_", "appcontext_"))]
 SIGNALS.append(signals.got_request_exception)
+# What can be replaced on an app: all but what Quart itself keeps there later, such as its Jinja environment.
+REPLACEABLE = {name for name in dir(Quart) if not isinstance(getattr(Quart, name), property)}
+
 RECEIVERS = [signal.receivers for signal in SIGNALS]
 
 
@@ -50,9 +53,5 @@ class Extensions:
     def _override(self) -> bool:
         # Whether the app has got a method or a class of its own since, in place of Quart's.
         new = vars(self._app).keys() - self._attributes
-        is_overridden = any(
-            hasattr(Quart, name) and not isinstance(getattr(Quart, name), property) for name in new
-        )
-        if not is_overridden:
-            self._attributes |= new
-        return is_overridden
+        self._attributes |= new - REPLACEABLE
+        return not new.isdisjoint(REPLACEABLE)

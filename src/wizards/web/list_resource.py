@@ -2,36 +2,20 @@
 
 import re
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
-from typing import Self
 from urllib.parse import parse_qsl
 
-from quart import Request
 from werkzeug.exceptions import BadRequest, Forbidden, ServiceUnavailable
 
 from wizards.core.feed import Feed
 from wizards.core.rendering import Snapshot
 from wizards.core.roster import Roster
 from wizards.web.errors import RETRY_AFTER
-from wizards.web.fetch_metadata import append_refusal
-from wizards.web.representation import Answer, Preferences, render
+from wizards.web.list_request import ListRequest
+from wizards.web.representation import Answer, render
 
 # Rendered answers that are kept for one snapshot, each for one request that the fast path has parsed and
 # keeps. Their bodies are the list's own blocks.
 MAX_ANSWERS = 256
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ListRequest:
-    """A request for the list without its query, parsed."""
-
-    preferences: Preferences
-    append_refusal: str  # why it may not append, or ""
-
-    @classmethod
-    def parse(cls, request: Request) -> Self:
-        """Return what `request` asks of the list; the query is parsed by `name_in`."""
-        return cls(Preferences.parse(request), append_refusal(request))
 
 
 class ListResource:
@@ -101,8 +85,8 @@ class ListResource:
             self._snapshot, self._answers = snapshot, {}
         answer = self._answers.get((request, is_append))
         if answer is None:
-            answer = render(snapshot, request.preferences, is_append=is_append)
-            if request.preferences.range is None:  # each client asks for another part
+            answer = render(snapshot, request, is_append=is_append)
+            if request.range is None:  # each client asks for another part
                 self._answers[request, is_append] = answer
         return answer
 

@@ -11,27 +11,31 @@
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
-from quart import Quart, Request
+from quart import Quart
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from wizards.core.errors import RosterError
 from wizards.web import request_bodies
 from wizards.web.extensions import Extensions
-from wizards.web.list_resource import ListRequest, ListResource, name_in
+from wizards.web.list_request import EVENTS, ListRequest, preferred_type
+from wizards.web.list_resource import ListResource, name_in
 from wizards.web.quart_workarounds import TolerantHTTPConnection
-from wizards.web.representation import EVENTS, Answer, preferred_type
+from wizards.web.representation import Answer
 from wizards.web.routes import FIXED, LIST
 
 # The headers that decide an answer beside method, target and name. A request is parsed with these alone, so
 # that a decision which is kept cannot depend on a header which is missing here.
-DECIDING_HEADERS = request_bodies.LENGTH_HEADERS.union(
+LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+DECIDING_HEADERS = LENGTH_HEADERS.union(
     b"host accept accept-encoding if-match if-none-match if-range range".split(),
     b"sec-fetch-dest sec-fetch-mode sec-fetch-site sec-purpose".split(),
 )
+TARGET = ("method", "path", "root_path", "scheme", "http_version")  # what else decides, as the scope has it
 MAX_DECISIONS = 256
 
 
@@ -41,7 +45,7 @@ class RoutingDecision:
 
     is_foreign: bool  # for a view that is not ours
     drains_body: bool
-    has_conflicting_length: bool
+    has_conflicting_length: bool  # so that no request behind it is trusted (RFC 9112, section 6.1)
     is_followed: bool  # as server-sent events
     direct: Answer | ListRequest | None
 
@@ -54,7 +58,7 @@ class FastPathMiddleware:
         self._quart = app.asgi_app
         self._list = resource
         self._extensions = Extensions(app)
-        self._decisions: dict[tuple[object, ...], RoutingDecision] = {}
+        self._decision = lru_cache(MAX_DECISIONS)(self._decide)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request. A cancellation does not take a name back."""
@@ -65,17 +69,23 @@ class FastPathMiddleware:
             scope = {**scope, "headers": list(scope["headers"])}
         # Names and values in turn. A value that reads as a name only adds to the key.
         headers = [part for header in scope["headers"] if header[0] in DECIDING_HEADERS for part in header]
-        if self._extensions.exist():
-            decision = replace(self._decide(scope, headers), direct=None)
-        else:
-            decision = self._decision(scope, headers)
+        is_extended = self._extensions.exist()
+        decide = self._decide if is_extended else self._decision
+        target = (
+            scope["method"],
+            scope["path"],
+            scope.get("root_path", ""),
+            scope.get("scheme", "http"),
+            scope["http_version"],
+        )
+        decision = decide(target, tuple(headers))
         if decision.has_conflicting_length:
             send = request_bodies.close_after_response(send)
         if decision.drains_body and not await request_bodies.drain_body(receive):
             await self._refuse(
                 BadRequest("The request's body ended too early, or is malformed."), scope, send
             )
-        elif decision.direct is not None:
+        elif decision.direct is not None and not is_extended:
             await self._answer(decision.direct, scope, send)
         elif decision.is_foreign:  # it may read the body
             await self._quart(scope, receive, send)
@@ -104,27 +114,14 @@ class FastPathMiddleware:
         with suppress(OSError):  # the client has left
             await TolerantHTTPConnection(self._app, scope).handle_error(error, send)
 
-    def _decision(self, scope: HTTPScope, headers: list[bytes]) -> RoutingDecision:
-        key = (
-            scope["method"],
-            scope["path"],
-            scope.get("root_path"),
-            scope.get("scheme"),
-            scope["http_version"],
-            *headers,
-        )
-        decision = self._decisions.get(key)
-        if decision is None:
-            if len(self._decisions) >= MAX_DECISIONS:
-                del self._decisions[next(iter(self._decisions))]
-            decision = self._decisions[key] = self._decide(scope, headers)
-        return decision
-
-    def _decide(self, scope: HTTPScope, headers: list[bytes]) -> RoutingDecision:
-        pairs = list(zip(headers[::2], headers[1::2], strict=True))
-        reduced: Any = {**scope, "headers": pairs, "query_string": b""}
-        request = TolerantHTTPConnection(self._app, reduced).request
-        endpoint = self._endpoint(request)
+    def _decide(self, target: tuple[str, ...], headers: tuple[bytes, ...]) -> RoutingDecision:
+        scope: Any = dict(zip(TARGET, target, strict=True))
+        scope |= {"type": "http", "headers": list(zip(headers[::2], headers[1::2], strict=True))}
+        request = TolerantHTTPConnection(self._app, scope).request
+        try:
+            endpoint: str = self._app.create_url_adapter(request).match()[0]  # type: ignore[union-attr]
+        except HTTPException:  # RequestRedirect is one, too
+            endpoint = ""
         shown = endpoint if request.method in ("GET", "HEAD") else ""  # Quart answers OPTIONS itself
         is_followed = shown == LIST and preferred_type(request) == EVENTS
         direct: Answer | ListRequest | None = None
@@ -133,18 +130,12 @@ class FastPathMiddleware:
         elif shown in FIXED:
             direct = FIXED[shown].answer(request)
         is_foreign = bool(endpoint) and endpoint not in self._extensions.views
-        may_have_body = request_bodies.may_have_body(scope["http_version"], headers)
+        # HTTP/1 announces each body (RFC 9112, section 6.3), later versions announce none.
+        may_have_body = scope["http_version"] not in ("1.1", "1.0") or not LENGTH_HEADERS.isdisjoint(headers)
         return RoutingDecision(
             is_foreign=is_foreign,
             drains_body=not is_foreign and (is_followed or may_have_body),
-            has_conflicting_length=request_bodies.has_conflicting_length(headers),
+            has_conflicting_length=LENGTH_HEADERS.issubset(headers[::2]),
             is_followed=is_followed,
             direct=direct,
         )
-
-    def _endpoint(self, request: Request) -> str:
-        try:
-            endpoint: str = self._app.create_url_adapter(request).match()[0]  # type: ignore[union-attr]
-        except HTTPException:  # RequestRedirect is one, too
-            return ""
-        return endpoint

@@ -7,7 +7,6 @@ section 9.6). So a body is read to its end and discarded before the request is a
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from hypercorn.typing import (
@@ -18,26 +17,6 @@ from hypercorn.typing import (
     HTTPDisconnectEvent,
     HTTPRequestEvent,
 )
-
-LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
-
-
-def may_have_body(http_version: str, headers: Sequence[bytes]) -> bool:
-    """Return whether a request may have a body.
-
-    `headers` holds lower-case names and values in turn. HTTP/1 announces each body (RFC 9112, section 6.3),
-    later versions announce none.
-    """
-    return http_version not in ("1.1", "1.0") or not LENGTH_HEADERS.isdisjoint(headers)
-
-
-def has_conflicting_length(headers: Sequence[bytes]) -> bool:
-    """Return whether a request announces its body in both ways.
-
-    A proxy may see another end of such a request, so no further request on its connection is trusted
-    (RFC 9112, section 6.1).
-    """
-    return LENGTH_HEADERS.issubset(headers[::2])
 
 
 async def drain_body(receive: ASGIReceiveCallable) -> bool:

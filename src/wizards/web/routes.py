@@ -4,8 +4,9 @@ from quart import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from wizards.web.headers import EVENT_HEADERS, LIST_PATH
-from wizards.web.list_resource import ListRequest, ListResource, name_in
-from wizards.web.representation import EVENTS, HTML_UTF8, JSON, FixedDocument, preferred_type
+from wizards.web.list_request import EVENTS, HTML_UTF8, JSON, ListRequest, preferred_type
+from wizards.web.list_resource import ListResource, name_in
+from wizards.web.representation import FixedDocument
 
 blueprint = Blueprint("wizards", __name__)
 
