@@ -76,29 +76,28 @@ def _add_lifespan(app: Quart, roster: Roster, hypercorn: HypercornLink, store: S
         await roster.close()
         logger.info("The list is closed.")
 
-    app.asgi_lifespan_class = partial(Lifespan, hypercorn)  # type: ignore[assignment]
+    app.asgi_lifespan_class = lambda *of: partial(_run_lifespan, hypercorn, *of)  # type: ignore[assignment]
     app.before_serving(start)
     app.after_serving(close)
 
 
-class Lifespan(ASGILifespan):
-    """Quart's lifespan, which raises the StartError of a failed start once the server has been told."""
-
-    def __init__(self, hypercorn: HypercornLink, app: Quart, scope: LifespanScope) -> None:
-        super().__init__(app, scope)
-        self._hypercorn_attached = hypercorn.attached(scope)
-
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Start the application, and stop it."""
-        try:
-            with self._hypercorn_attached:
-                await super().__call__(receive, send)
-        except LifespanFailureError:  # Hypercorn takes any other exception for a lack of lifespan support
-            raise
-        except Exception as error:
-            if isinstance(error.__context__, StartError):
-                raise error.__context__ from None
-            raise
+async def _run_lifespan(
+    hypercorn: HypercornLink,
+    app: Quart,
+    scope: LifespanScope,
+    receive: ASGIReceiveCallable,
+    send: ASGISendCallable,
+) -> None:
+    # As Quart does, and raise the StartError of a failed start once the server has been told.
+    try:
+        with hypercorn.attached(scope):
+            await ASGILifespan(app, scope)(receive, send)
+    except LifespanFailureError:  # Hypercorn takes any other exception for a lack of lifespan support
+        raise
+    except Exception as error:
+        if isinstance(error.__context__, StartError):
+            raise error.__context__ from None
+        raise
 
 
 def _is_no_start_error(record: logging.LogRecord) -> bool:
