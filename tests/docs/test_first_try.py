@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def test_taken_port(venv: Path) -> None:
     assert of_make.startswith("make: *** [")
 
 
+@pytest.fixture
+def _sighup_ends_programs() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup make test` has it ignored
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_sighup_ends_programs")
 def test_server_ends_with_its_terminal(venv: Path) -> None:
     """A closing terminal ends the server, also if make is all that it runs, as in `ssh -t HOST make run`."""
     terminal, end = os.openpty()
