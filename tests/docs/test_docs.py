@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import sqlite3
 import ssl
@@ -439,7 +440,13 @@ def test_guide_hot_reload(tmp_path: Path) -> None:
     command = [sys.executable, "-u", "-m", "quart", "--debug", "run", "--port", "0"]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -448,7 +455,7 @@ def test_guide_hot_reload(tmp_path: Path) -> None:
             (tmp_path / "app.py").write_text(LISTINGS[-1].text.replace("World", "again"))
             assert fetch(int(next(ports)), "/") == GREETING.replace("World", "again")
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # a new Quart reloads in a process of its own
 
 
 # --- Other blocks, tables, links. ---
